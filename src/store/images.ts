@@ -1,0 +1,106 @@
+/** The port behind which images are kept: what a transaction is as of a sequence of its log. */
+import type { TransactionKey } from '../core/ids.ts'
+import type { LogClock, LogHandle } from './log.ts'
+
+/** What `list` can filter by without reading an image. */
+export type ImageStatus = 'prepared' | 'committed' | 'delivered' | 'rolledBack' | 'parked'
+
+/** One image as a checkpoint writes it. */
+export interface ImageRow {
+  readonly key: TransactionKey
+  /** The sequence of the segment that the image stands for; a row is never replaced by one of a lower sequence. */
+  readonly sequence: number
+  readonly status: ImageStatus
+  /** The encoded image: see `record.ts`. */
+  readonly bytes: Uint8Array
+  /** When it must be looked at next in log time; undefined when nothing is due. */
+  readonly dueLogMs: number | undefined
+  /** The same for the wall clock. */
+  readonly dueWallMs: number | undefined
+  /** Wall clock; 0 while it lives. A finished row moves to its day's partition and leaves the due index. */
+  readonly finishedAtMs: number
+}
+
+/** A row as it is read back. */
+export interface StoredImage {
+  readonly sequence: number
+  readonly bytes: Uint8Array
+  readonly finishedAtMs: number
+}
+
+/** What one checkpoint makes durable together. */
+export interface Checkpoint {
+  /** In the order of their keys. */
+  readonly rows: readonly ImageRow[]
+  /** Everything up to this sequence stands in rows now. */
+  readonly checkpointed: number
+  readonly clock: LogClock
+}
+
+/** Which clock a time is meant by. */
+export type DueClock = 'log' | 'wall'
+
+/** An entry of the due index. */
+export interface DueEntry {
+  readonly key: TransactionKey
+  readonly dueMs: number
+}
+
+/** What `list` asks for. */
+export interface ImageQuery {
+  readonly namespace: string
+  /** Empty: all that live. With `delivered` or `rolledBack`, finished ones within the retention too. */
+  readonly statuses: readonly ImageStatus[]
+  /** Only keys after this one; empty for the start. */
+  readonly after: string
+  readonly limit: number
+}
+
+/** A store of images. */
+export interface ImageStore {
+  /** Writes the rows and advances `checkpointed`, in one transaction that the handle's epoch fences. Rejects: unknown, repeat it. */
+  checkpoint(handle: LogHandle, checkpoint: Checkpoint): Promise<'done' | 'fenced'>
+  /** The stored images of these keys, in their order: live ones, then finished ones of the retention window. */
+  load(keys: readonly TransactionKey[]): Promise<readonly (StoredImage | undefined)[]>
+  /** Due entries of a log up to and including `untilMs`, by time and key, after the entry given; at most `limit`. */
+  due(
+    log: number,
+    clock: DueClock,
+    untilMs: number,
+    after: DueEntry | undefined,
+    limit: number,
+  ): Promise<readonly DueEntry[]>
+  /** Rows by key, for `list`. */
+  query(query: ImageQuery): Promise<readonly { readonly key: TransactionKey; readonly stored: StoredImage }[]>
+  /** Drops the partitions of the days that ended before this wall-clock time; returns how many. */
+  dropFinishedBefore(wallMs: number): Promise<number>
+}
+
+const DAY_MS = 86_400_000
+
+/** The day since the Unix epoch, UTC, that a wall-clock time falls on: the partition of what finished then. */
+export function dayOf(wallMs: number): number {
+  return Math.floor(wallMs / DAY_MS)
+}
+
+/** The order of keys in every store: that of their UTF-8 bytes, which is that of their code points. */
+export function compareKeys(one: string, other: string): number {
+  // UTF-16 orders the same but for surrogates, which stand below U+E000 there and above U+FFFF in truth.
+  const at = firstDifference(one, other)
+  const a = rank(one.charCodeAt(at))
+  const b = rank(other.charCodeAt(at))
+  return a - b
+}
+
+function firstDifference(one: string, other: string): number {
+  const length = Math.min(one.length, other.length)
+  let at = 0
+  while (at < length && one.charCodeAt(at) === other.charCodeAt(at)) at += 1
+  return at
+}
+
+function rank(unit: number): number {
+  // Past the end, charCodeAt is NaN: a prefix comes first.
+  if (Number.isNaN(unit)) return -1
+  return unit >= 0xd800 && unit <= 0xdfff ? unit + 0x10000 : unit
+}

@@ -1,0 +1,135 @@
+import { EscrowError } from '../core/errors.ts'
+import type { Runtime } from '../core/runtime.ts'
+import type { LogHandle } from '../store/log.ts'
+import type { Batch, Batches, Release } from './batch.ts'
+
+/** What appends need of their log. */
+export interface AppenderOptions {
+  readonly handle: LogHandle
+  readonly batches: Batches
+  /** The last segment of the log as it was recovered. */
+  readonly head: number
+  readonly runtime: Runtime
+  /** Lets something leave, now that its batch is durable. */
+  readonly release: (release: Release) => void
+  /** The store doesn't answer, or (undefined) does again. */
+  readonly failing: (error: EscrowError | undefined) => void
+  /** The log must stop: fenced, or broken. */
+  readonly stop: (error: EscrowError) => void
+}
+
+/** The longest pause before the same bytes are appended again. */
+export const APPEND_RETRY_MS_MAX = 1_000
+
+/** Appends one batch after the other, one in flight, and lets what waits for each leave once it is durable. */
+export class Appender {
+  readonly #options: AppenderOptions
+  #appending: Batch | undefined
+  #durable: number
+  #isFlushPlanned = false
+  #isStopped = false
+  #idle: (() => void)[] = []
+
+  constructor(options: AppenderOptions) {
+    this.#options = options
+    this.#durable = options.head
+  }
+
+  /** The last segment that is durable. */
+  get durable(): number {
+    return this.#durable
+  }
+
+  /** Sees to it that what collects leaves: after this turn of the event loop, or with the append that follows. */
+  plan(): void {
+    if (this.#isFlushPlanned || this.#appending !== undefined) return
+    this.#isFlushPlanned = true
+    this.#options.runtime.defer(() => {
+      this.#isFlushPlanned = false
+      this.#flush()
+    })
+  }
+
+  /** Waits until nothing is pending, or the log has stopped. */
+  async idle(): Promise<void> {
+    if (this.#isStopped || (this.#appending === undefined && this.#options.batches.isEmpty)) return
+    await new Promise<void>((resolve) => this.#idle.push(resolve))
+  }
+
+  /** Takes out all that waits; nothing more leaves. */
+  stop(): readonly Release[] {
+    this.#isStopped = true
+    const waiting: Release[] = []
+    for (const releases of this.#waiting()) waiting.push(...releases.splice(0))
+    for (const resolve of this.#idle.splice(0)) resolve()
+    return waiting
+  }
+
+  /** Answers those whose deadline has passed while the store keeps silent. */
+  tellTheLate(monotonicMs: number): void {
+    for (const releases of this.#waiting()) {
+      for (const [at, release] of releases.entries()) {
+        if (!('question' in release) || release.question.deadlineMs > monotonicMs) continue
+        release.question.reply(new EscrowError('uncertain', 'the store has not answered by the deadline'))
+        const silent = { ...release.question, deadlineMs: Number.POSITIVE_INFINITY, reply: () => {} }
+        releases[at] = { question: silent, error: undefined, response: undefined }
+      }
+    }
+  }
+
+  *#waiting(): Generator<Release[]> {
+    if (this.#appending !== undefined) yield this.#appending.releases
+    yield* this.#options.batches.questions()
+  }
+
+  #flush(): void {
+    if (this.#appending !== undefined || this.#isStopped) return
+    if (this.#options.batches.isEmpty) {
+      for (const resolve of this.#idle.splice(0)) resolve()
+      return
+    }
+    this.#appending = this.#options.batches.take()
+    this.#append(this.#appending, 1)
+  }
+
+  #append(batch: Batch, attempt: number): void {
+    const { handle } = this.#options
+    const outcome =
+      batch.segment === undefined
+        ? handle.verify().then((isOwner): 'done' | 'fenced' => (isOwner ? 'done' : 'fenced'))
+        : handle.append(batch.segment)
+    outcome.then(
+      (how) => this.#appended(batch, how),
+      (error) => this.#unknown(batch, EscrowError.from(error), attempt),
+    )
+  }
+
+  #appended(batch: Batch, how: 'done' | 'fenced'): void {
+    if (this.#isStopped) return
+    const { handle, release, failing, stop } = this.#options
+    if (how === 'fenced') {
+      stop(new EscrowError('notOwner', `log ${handle.log} was taken over by another writer`))
+      return
+    }
+    failing(undefined)
+    this.#appending = undefined
+    if (batch.segment !== undefined) this.#durable = batch.sequence
+    // The next append starts first, so that it is on its way while these leave.
+    this.#flush()
+    for (const each of batch.releases) release(each)
+  }
+
+  /** The same bytes are appended again: only the store can say whether they are there already. */
+  #unknown(batch: Batch, error: EscrowError, attempt: number): void {
+    if (this.#isStopped) return
+    if (error.code !== 'storeUnavailable') {
+      this.#options.stop(error)
+      return
+    }
+    this.#options.failing(error)
+    const pauseMs = Math.min(APPEND_RETRY_MS_MAX, 10 * 2 ** Math.min(attempt, 10))
+    this.#options.runtime.setTimer(() => {
+      if (!this.#isStopped) this.#append(batch, attempt + 1)
+    }, pauseMs)
+  }
+}

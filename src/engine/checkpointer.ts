@@ -1,0 +1,183 @@
+import { EscrowError } from '../core/errors.ts'
+import { finishedAtMs, isOrdered, type MessageImage, outstanding, statusOf } from '../core/message.ts'
+import { ByteWriter } from '../store/binary.ts'
+import { compareKeys, type ImageRow } from '../store/images.ts'
+import type { LogClock, LogHandle } from '../store/log.ts'
+import { encodeImage } from '../store/record.ts'
+import type { Store } from '../store/store.ts'
+import type { Entry } from './entry.ts'
+
+/** What checkpoints need of their log. */
+export interface CheckpointerOptions {
+  readonly store: Store
+  readonly handle: LogHandle
+  /** As of the recovery. */
+  readonly checkpointed: number
+  readonly intervalMs: number
+  /** The last segment that is durable. */
+  readonly durable: () => number
+  readonly clock: () => LogClock
+  /** A row stands for the entry now: what is due about it is in the due index. */
+  readonly written: (entry: Entry) => void
+  readonly evict: (entry: Entry) => void
+  /** The store doesn't answer, or (undefined) does again. */
+  readonly failing: (error: EscrowError | undefined) => void
+  readonly fenced: () => void
+}
+
+/** An entry whose row is being written, and what is restored if it isn't. */
+interface Taken {
+  readonly entry: Entry
+  readonly unsavedFrom: number
+  readonly unsavedAtMs: number
+}
+
+/** How often an idle log stores its clock, so that an outage is told from idleness. */
+const HEARTBEAT_MS = 5_000
+
+/** Writes what changed to images about once a second, trims the log behind it, and lets clean entries leave memory. */
+export class Checkpointer {
+  readonly #options: CheckpointerOptions
+  readonly #writer = new ByteWriter(4096)
+  #dirty: Entry[] = []
+  #candidates: Entry[] = []
+  #running: Promise<void> | undefined
+  #startedAtMs = 0
+  #checkpointed: number
+  /** Wall clock of the last one that is done: what `list` is true for. */
+  asOfMs = 0
+
+  constructor(options: CheckpointerOptions) {
+    this.#options = options
+    this.#checkpointed = options.checkpointed
+  }
+
+  /** An entry differs from its row from now on. */
+  dirty(entry: Entry): void {
+    entry.unsavedAtMs = this.#options.clock().wallMs
+    this.#dirty.push(entry)
+  }
+
+  /** An entry may have become idle: looked at after the next checkpoint. */
+  mayEvict(entry: Entry): void {
+    this.#candidates.push(entry)
+  }
+
+  tick(wallMs: number): void {
+    const sinceMs = wallMs - this.#startedAtMs
+    const due =
+      this.#dirty.length > 0 || this.#candidates.length > 0 ? this.#options.intervalMs : HEARTBEAT_MS
+    if (sinceMs >= due && this.#running === undefined) void this.now()
+  }
+
+  /** Runs one now, after the one that is running. */
+  async now(): Promise<void> {
+    await this.#running
+    this.#startedAtMs = this.#options.clock().wallMs
+    this.#running = this.#run().finally(() => {
+      this.#running = undefined
+    })
+    await this.#running
+  }
+
+  async #run(): Promise<void> {
+    const { store, handle, durable, clock } = this.#options
+    const { wallMs, logMs } = clock()
+    const { taken, rows, checkpointed, asOfMs } = this.#take(durable(), wallMs)
+    try {
+      const outcome = await store.images.checkpoint(handle, { rows, checkpointed, clock: { wallMs, logMs } })
+      if (outcome === 'fenced') {
+        this.#options.fenced()
+        return
+      }
+    } catch (error) {
+      this.#takeBack(taken)
+      this.#options.failing(EscrowError.from(error))
+      return
+    }
+    this.#options.failing(undefined)
+    this.#checkpointed = checkpointed
+    this.asOfMs = Math.max(this.asOfMs, asOfMs)
+    for (const { entry } of taken) {
+      if (entry.unsavedFrom === 0 && finishedAtMs(entry.image) === 0) this.#options.written(entry)
+      this.mayEvict(entry)
+    }
+    this.#evict()
+    // The checkpoint stands, whether the log behind it could be trimmed or not: the next one trims it.
+    await handle.trim(checkpointed).catch((error) => this.#options.failing(EscrowError.from(error)))
+  }
+
+  /** Whether it is stored or not: rows carry their sequence, so writing them again is harmless. */
+  #takeBack(taken: readonly Taken[]): void {
+    for (const { entry, unsavedFrom, unsavedAtMs } of taken) {
+      if (entry.unsavedFrom === 0) this.#dirty.push(entry)
+      entry.unsavedFrom = unsavedFrom
+      entry.unsavedAtMs = unsavedAtMs
+    }
+  }
+
+  /** The entries whose last change is durable, as rows; what is still in flight keeps `checkpointed` below its first change. */
+  #take(
+    durable: number,
+    wallMs: number,
+  ): { taken: Taken[]; rows: ImageRow[]; checkpointed: number; asOfMs: number } {
+    const kept: Entry[] = []
+    const taken: Taken[] = []
+    let checkpointed = durable
+    let asOfMs = wallMs
+    const ordered = this.#dirty.sort((one, other) => compareKeys(one.key, other.key))
+    const rows: ImageRow[] = []
+    for (const entry of ordered) {
+      const { unsavedFrom, unsavedAtMs } = entry
+      if (entry.sequence > durable) {
+        kept.push(entry)
+        checkpointed = Math.min(checkpointed, unsavedFrom - 1)
+        // An earlier change of it may be durable and answered, and no row tells of it yet.
+        asOfMs = Math.min(asOfMs, unsavedAtMs - 1)
+        continue
+      }
+      rows.push(this.#row(entry))
+      taken.push({ entry, unsavedFrom, unsavedAtMs })
+      entry.unsavedFrom = 0
+    }
+    this.#dirty = kept
+    return { taken, rows, checkpointed: Math.max(checkpointed, this.#checkpointed), asOfMs }
+  }
+
+  #row(entry: Entry): ImageRow {
+    const { image } = entry
+    const finished = finishedAtMs(image)
+    this.#writer.truncate(0)
+    encodeImage(this.#writer, image, { bodies: finished === 0 })
+    return {
+      key: entry.key,
+      sequence: entry.sequence,
+      status: statusOf(image),
+      bytes: this.#writer.copy(),
+      ...(finished === 0 ? dueTimes(image) : { dueLogMs: undefined, dueWallMs: undefined }),
+      finishedAtMs: finished,
+    }
+  }
+
+  #evict(): void {
+    const candidates = this.#candidates
+    this.#candidates = []
+    for (const entry of candidates) if (entry.isIdle) this.#options.evict(entry)
+  }
+}
+
+/** When an image must be in memory, by either clock. One that holds its key back must always be: its time is 0. */
+function dueTimes(image: MessageImage): Pick<ImageRow, 'dueLogMs' | 'dueWallMs'> {
+  let dueLogMs: number | undefined
+  let dueWallMs: number | undefined
+  const { head, state } = image
+  for (const due of outstanding(image)) {
+    const holdsKey =
+      due.what === 'hold' ||
+      (due.what === 'delivery' && state.phase === 'committed' && isOrdered(head, state, due.index))
+    if (holdsKey) dueLogMs = 0
+    else if (due.clock === 'log') dueLogMs = Math.min(dueLogMs ?? due.atMs, due.atMs)
+    else dueWallMs = Math.min(dueWallMs ?? due.atMs, due.atMs)
+  }
+  return { dueLogMs, dueWallMs }
+}

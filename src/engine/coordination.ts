@@ -1,0 +1,38 @@
+/** What the engine offers to those who speak for it: sessions, unary RPC, a library's user. */
+import type { Operation, OperationRequest, Operations, Registration } from '../core/api.ts'
+import type { Limits } from '../core/envelope.ts'
+import type { EscrowError } from '../core/errors.ts'
+import type { Namespace } from '../core/ids.ts'
+
+/** The end of a request: an error, or the response of its operation. Called exactly once, later than the request. */
+export type Reply = (error: EscrowError | undefined, response?: Operations[Operation]['response']) => void
+
+/** How a request came. */
+export interface RequestOptions {
+  /** Wall clock: past it the reply is `deadlineExceeded` or `uncertain`. */
+  readonly deadlineMs: number
+  /** The id is this session's next, so that nothing of it can be stored yet: no look-up. */
+  readonly fresh: boolean
+}
+
+/** A session as the engine opens it. */
+export interface OpenedSession {
+  /** `<milliseconds>-<unique>` in base 36, unique for ever: part of the ids that its client mints. */
+  readonly session: string
+  /** Routing parts whose slots this node owns. */
+  readonly routings: readonly string[]
+}
+
+/** The engine, as seen from the network. */
+export interface Coordination {
+  readonly limits: Limits
+  /** Takes a request; parses, bounds and answers it. Never throws. */
+  request(request: OperationRequest, reply: Reply, options: RequestOptions): void
+  /** Makes names known, durably: `service` and its handlers as destinations, its checkers. Rejects with `unknownNamespace`, `invalidArgument`, `storeUnavailable`. */
+  register(namespace: Namespace, service: string, registration: Registration): Promise<void>
+  /** Where a service that listens is called, durably; an empty url takes it back. */
+  registerUrl(namespace: Namespace, service: string, url: string, registration: Registration): Promise<void>
+  openSession(): OpenedSession
+  /** `starting` while logs are claimed and recovered, `ready`, `degraded` with a reason (the store is away), `draining`. */
+  health(): { readonly state: 'starting' | 'ready' | 'degraded' | 'draining'; readonly reason: string }
+}

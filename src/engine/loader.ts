@@ -1,0 +1,135 @@
+import type { MessageCommand } from '../core/decide-message.ts'
+import { EscrowError } from '../core/errors.ts'
+import type { TransactionKey } from '../core/ids.ts'
+import type { Runtime } from '../core/runtime.ts'
+import type { StoredImage } from '../store/images.ts'
+import type { Store } from '../store/store.ts'
+import { nothingDone, type Question } from './entry.ts'
+
+/** What is asked of a transaction that isn't in memory; no command is a read. */
+export interface Pending {
+  readonly command: MessageCommand | undefined
+  readonly question: Question
+}
+
+/** What loads need of their log. */
+export interface LoaderOptions {
+  readonly store: Store
+  readonly runtime: Runtime
+  readonly loaded: (key: TransactionKey, stored: StoredImage | undefined, pending: readonly Pending[]) => void
+  /** The store doesn't answer, or (undefined) does again. */
+  readonly failing: (error: EscrowError | undefined) => void
+}
+
+/** How many images one look at the store brings. */
+export const LOADS_AT_ONCE_MAX = 1_000
+const LOAD_RETRY_MS = 1_000
+
+/** Brings images into memory: one load in flight for an id, whoever asks for it. */
+export class Loader {
+  readonly #options: LoaderOptions
+  readonly #loading = new Map<TransactionKey, Pending[]>()
+  /** Those that are due: they are brought in whatever happens to those who asked. */
+  readonly #due = new Set<TransactionKey>()
+  #toLoad: TransactionKey[] = []
+  #pendingCount = 0
+  #idle: (() => void)[] = []
+  #isStopped = false
+
+  constructor(options: LoaderOptions) {
+    this.#options = options
+  }
+
+  /** How many questions wait for their transaction. */
+  get pendingCount(): number {
+    return this.#pendingCount
+  }
+
+  isLoading(key: TransactionKey): boolean {
+    return this.#loading.has(key)
+  }
+
+  /** Waits until no question waits for its transaction. */
+  async idle(): Promise<void> {
+    if (this.#pendingCount > 0) await new Promise<void>((resolve) => this.#idle.push(resolve))
+  }
+
+  load(key: TransactionKey, pending: Pending): void {
+    this.#pendingCount += 1
+    const waiting = this.#loading.get(key)
+    if (waiting === undefined) this.#start(key, [pending])
+    else waiting.push(pending)
+  }
+
+  /** Brings one in for its own sake: it is due. */
+  bring(key: TransactionKey): void {
+    this.#due.add(key)
+    if (!this.#loading.has(key)) this.#start(key, [])
+  }
+
+  #start(key: TransactionKey, pending: Pending[]): void {
+    this.#loading.set(key, pending)
+    if (this.#toLoad.push(key) === 1) this.#options.runtime.defer(() => void this.#loadAll())
+  }
+
+  async #loadAll(): Promise<void> {
+    while (this.#toLoad.length > 0 && !this.#isStopped) {
+      const keys = this.#toLoad.splice(0, LOADS_AT_ONCE_MAX)
+      try {
+        const stored = await this.#options.store.images.load(keys)
+        if (this.#isStopped) return
+        this.#options.failing(undefined)
+        keys.forEach((key, at) => {
+          this.#due.delete(key)
+          this.#options.loaded(key, stored[at], this.#take(key))
+        })
+      } catch (error) {
+        if (!this.#isStopped) this.#failed(keys, EscrowError.from(error))
+      }
+    }
+  }
+
+  #failed(keys: readonly TransactionKey[], error: EscrowError): void {
+    for (const key of keys) for (const { question } of this.#take(key)) question.reply(nothingDone(error))
+    this.#options.failing(error)
+    // What is due must not be forgotten because the store was away: the scan has passed it already.
+    this.#options.runtime.setTimer(() => {
+      if (!this.#isStopped) for (const key of keys) if (this.#due.has(key)) this.bring(key)
+    }, LOAD_RETRY_MS)
+  }
+
+  #take(key: TransactionKey): readonly Pending[] {
+    const pending = this.#loading.get(key) ?? []
+    this.#loading.delete(key)
+    this.#answered(pending.length)
+    return pending
+  }
+
+  #answered(count: number): void {
+    this.#pendingCount -= count
+    if (this.#pendingCount === 0) for (const resolve of this.#idle.splice(0)) resolve()
+  }
+
+  /** Answers those whose deadline has passed: nothing was decided for them, and nothing will be. */
+  tellTheLate(monotonicMs: number): void {
+    for (const [key, pending] of this.#loading) {
+      const late = pending.filter(({ question }) => question.deadlineMs <= monotonicMs)
+      if (late.length === 0) continue
+      this.#loading.set(
+        key,
+        pending.filter(({ question }) => question.deadlineMs > monotonicMs),
+      )
+      this.#answered(late.length)
+      const error = new EscrowError('deadlineExceeded', 'the store has not answered by the deadline')
+      for (const { question } of late) question.reply(error)
+    }
+  }
+
+  stop(error: EscrowError): void {
+    this.#isStopped = true
+    for (const resolve of this.#idle.splice(0)) resolve()
+    for (const pending of this.#loading.values())
+      for (const { question } of pending) question.reply(nothingDone(error))
+    this.#loading.clear()
+  }
+}

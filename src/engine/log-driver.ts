@@ -1,0 +1,436 @@
+/**
+ * Drives one log: decide, append, release.
+ *
+ * Commands are decided on images in memory, and collect while an append is in flight; when it returns, what collected is
+ * the next segment. Answers and effects leave when their segment is durable (I1). A batch without records leaves after one
+ * look at the store that began after its requests arrived (I2).
+ *
+ * | state    | because                                | requests                                        |
+ * |----------|----------------------------------------|-------------------------------------------------|
+ * | running  | the last append is done                | are decided                                     |
+ * | waiting  | an append's outcome is unknown          | are decided up to a bound, answered when it is known; `uncertain` at their deadline |
+ * | stopped  | fenced, broken, released                | are refused; those decided but not durable end as `uncertain` |
+ */
+import { type Decision, decideMessage, type MessageCommand, type Moment } from '../core/decide-message.ts'
+import type { Limits } from '../core/envelope.ts'
+import { EscrowError } from '../core/errors.ts'
+import type { TransactionKey } from '../core/ids.ts'
+import type { MessageImage } from '../core/message.ts'
+import type { Runtime } from '../core/runtime.ts'
+import type { StoredImage } from '../store/images.ts'
+import type { LogClock, LogHandle } from '../store/log.ts'
+import { decodeImage } from '../store/record.ts'
+import type { Store } from '../store/store.ts'
+import { Alarms } from './alarms.ts'
+import { Appender } from './appender.ts'
+import { Batches, type Release } from './batch.ts'
+import { type LogBounds, overload } from './bounds.ts'
+import { CheckBacks } from './check-backs.ts'
+import { Checkpointer } from './checkpointer.ts'
+import { Deliveries } from './deliveries.ts'
+import { DueScan } from './due-scan.ts'
+import { Entry, nothingDone, type Question } from './entry.ts'
+import { LOADS_AT_ONCE_MAX, Loader, type Pending } from './loader.ts'
+import { LogTime } from './moments.ts'
+import type { Outlet, Route } from './outlet.ts'
+import type { Recovered } from './recovery.ts'
+import { responseOf } from './views.ts'
+import { hasEnded, Waiters } from './waiters.ts'
+
+/** What a log needs of the world. */
+export interface LogDriverOptions {
+  readonly store: Store
+  readonly handle: LogHandle
+  readonly recovered: Recovered
+  readonly runtime: Runtime
+  readonly outlet: Outlet
+  readonly bounds: LogBounds
+  readonly limits: Limits
+  /** The log stopped for a reason of its own: fenced, or a store that must be reopened. */
+  readonly onStopped: (error: EscrowError) => void
+  /** The store doesn't answer (a reason), or does again (empty). */
+  readonly onDegraded: (reason: string) => void
+}
+
+/** Orders of one segment are told apart up to here; a segment of 4 MiB has fewer records. */
+const ORDERS_PER_SEGMENT = 2 ** 17
+const TICK_MS = 20
+
+/** What the store may fail at; each is told apart, so that one that works doesn't hide another that fails. */
+type Failing = 'append' | 'load' | 'checkpoint' | 'due'
+
+/** One log, from its recovery until it stops. */
+export class LogDriver implements Moment {
+  readonly #options: LogDriverOptions
+  readonly #entries: Map<TransactionKey, Entry>
+  readonly #time: LogTime
+  readonly #batches: Batches
+  readonly #appender: Appender
+  readonly #loader: Loader
+  readonly #waiters: Waiters
+  readonly #alarms = new Alarms()
+  readonly #dueScan: DueScan
+  readonly #checkpointer: Checkpointer
+  readonly #failures = new Map<Failing, string>()
+  #stopped: EscrowError | undefined
+  #cancelTick: () => void = () => {}
+  readonly deliveries: Deliveries
+  readonly checkBacks: CheckBacks
+  wallMs = 0
+  logMs = 0
+
+  constructor(options: LogDriverOptions) {
+    this.#options = options
+    const { handle, recovered, runtime, outlet, bounds, limits, store } = options
+    const clock = (): LogClock => this.#time.read()
+    const stop = (error: EscrowError): void => this.stop(error)
+    const failing = (what: Failing) => (error: EscrowError | undefined) => this.#failing(what, error)
+    const submit = (entry: Entry, command: MessageCommand): void => this.#decideOn(entry, command, undefined)
+    // What differs from its row is looked at by its own checkpoint.
+    const released = (entry: Entry): void => {
+      if (entry.unsavedFrom === 0) this.#checkpointer.mayEvict(entry)
+    }
+    this.#entries = recovered.entries
+    this.#time = new LogTime(runtime, recovered.clock)
+    this.#waiters = new Waiters(bounds.waitersMax)
+    this.#batches = new Batches(handle, recovered.head, runtime.randomBytes(16), clock)
+    this.#appender = new Appender({
+      handle,
+      batches: this.#batches,
+      head: recovered.head,
+      runtime,
+      release: (release) => this.#release(release),
+      failing: failing('append'),
+      stop,
+    })
+    this.#loader = new Loader({
+      store,
+      runtime,
+      loaded: (key, stored, pending) => this.#loaded(key, stored, pending),
+      failing: failing('load'),
+    })
+    this.deliveries = new Deliveries({ outlet, submit, released, heldMax: bounds.heldMax })
+    this.checkBacks = new CheckBacks({
+      outlet,
+      submit,
+      released,
+      limits,
+      missedMax: bounds.missedMax,
+      timeoutMs: bounds.checkBackTimeoutMs,
+    })
+    this.#checkpointer = new Checkpointer({
+      store,
+      handle,
+      checkpointed: recovered.checkpointed,
+      intervalMs: bounds.checkpointIntervalMs,
+      durable: () => this.#appender.durable,
+      clock,
+      written: (entry) => this.#attend(entry),
+      evict: (entry) => this.#entries.delete(entry.key),
+      failing: failing('checkpoint'),
+      fenced: () => stop(new EscrowError('notOwner', `log ${handle.log} was taken over by another writer`)),
+    })
+    const due = (key: TransactionKey): void => this.#due(key)
+    this.#dueScan = new DueScan({ store, log: handle.log, due, failing: failing('due') })
+  }
+
+  /** Brings in what holds a key back, then starts the clock. Answers come from here on. */
+  async start(): Promise<void> {
+    this.#dueScan.open(this.#readClocks())
+    for (const entry of this.#entries.values()) this.#checkpointer.dirty(entry)
+    for await (const keys of this.#dueScan.held()) await this.#bringHeld(keys)
+    // Every queue stands in the order of commits before the first of it may leave.
+    const entries = [...this.#entries.values()]
+    for (const entry of entries) this.deliveries.restore(entry)
+    for (const entry of entries) this.#attend(entry)
+    this.#tick()
+  }
+
+  async #bringHeld(due: readonly TransactionKey[]): Promise<void> {
+    const keys = due.filter((key) => !this.#entries.has(key))
+    for (let from = 0; from < keys.length; from += LOADS_AT_ONCE_MAX) {
+      const page = keys.slice(from, from + LOADS_AT_ONCE_MAX)
+      const stored = await this.#options.store.images.load(page)
+      page.forEach((key, at) => {
+        const image = stored[at]
+        if (image !== undefined) this.#enter(key, image)
+      })
+    }
+  }
+
+  /** How many transactions are in memory. */
+  get entries(): number {
+    return this.#entries.size
+  }
+
+  /** Wall clock of the last checkpoint: what a query of the images is true for. */
+  get asOfMs(): number {
+    return this.#checkpointer.asOfMs
+  }
+
+  get isStopped(): boolean {
+    return this.#stopped !== undefined
+  }
+
+  /** Waits until nothing is pending and everything durable stands in images; then gives the log up. */
+  async drain(): Promise<void> {
+    await this.#loader.idle()
+    await this.#appender.idle()
+    if (this.#stopped !== undefined) return
+    await this.#checkpointer.now()
+    this.stop(new EscrowError('shuttingDown', 'this coordinator is stopping'))
+    // A store that doesn't take it back is claimed from by the next one just the same.
+    await this.#options.handle.release().catch(() => {})
+  }
+
+  /** Forgets everything at once. Who waits is told that the outcome is unknown; nothing more leaves. */
+  stop(error: EscrowError): void {
+    if (this.#stopped !== undefined) return
+    this.#stopped = error
+    this.#cancelTick()
+    const message = `the log stopped before its outcome was known: ${error.message}`
+    const uncertain = new EscrowError('uncertain', message, { cause: error })
+    for (const release of this.#appender.stop()) if ('question' in release) release.question.reply(uncertain)
+    this.#loader.stop(nothingDone(error))
+    this.#waiters.stop(nothingDone(error))
+    this.#options.onStopped(error)
+  }
+
+  /** Takes a command, or with none a read; every question is answered exactly once, later. */
+  submit(key: TransactionKey, command: MessageCommand | undefined, question: Question, fresh: boolean): void {
+    const refused = this.#stopped === undefined ? this.#overload(command) : nothingDone(this.#stopped)
+    if (refused !== undefined) {
+      this.#options.runtime.defer(() => question.reply(refused))
+      return
+    }
+    const entry = this.#entries.get(key)
+    if (entry !== undefined) this.#answer(entry, command, question)
+    else if (fresh && !this.#loader.isLoading(key)) this.#create(key, command, question)
+    else this.#loader.load(key, { command, question })
+  }
+
+  #overload(command: MessageCommand | undefined): EscrowError | undefined {
+    return overload(this.#options.bounds, command, {
+      waitingBytes: this.#batches.bytes,
+      questions: this.#batches.releases + this.#loader.pendingCount,
+      entries: this.#entries.size,
+      queued: this.deliveries.queuedCount,
+    })
+  }
+
+  #answer(entry: Entry | undefined, command: MessageCommand | undefined, question: Question): void {
+    if (entry === undefined) this.#refuse(question, new EscrowError('notFound', 'no such transaction'))
+    else if (command !== undefined) this.#decideOn(entry, command, question)
+    else if (question.op === 'wait' && !hasEnded(entry.image)) this.#await(entry, question)
+    else this.#respond(entry, question)
+  }
+
+  #await(entry: Entry, question: Question): void {
+    try {
+      this.#waiters.add(entry, question)
+    } catch (error) {
+      this.#refuse(question, EscrowError.from(error))
+    }
+  }
+
+  #refuse(question: Question, error: EscrowError): void {
+    this.#batches.release({ question, error, response: undefined })
+    this.#appender.plan()
+  }
+
+  #respond(entry: Entry, question: Question): void {
+    this.#batches.release({ question, error: undefined, response: responseOf(question.op, entry.image) })
+    this.#appender.plan()
+  }
+
+  #create(key: TransactionKey, command: MessageCommand | undefined, question: Question): void {
+    if (command?.type !== 'prepareMessage') {
+      this.#answer(undefined, command, question)
+      return
+    }
+    this.#readClocks()
+    const head = { ...command.head, preparedAtMs: this.wallMs, preparedAtLogMs: this.logMs }
+    const decision = decideMessage(undefined, { type: 'prepareMessage', head }, this)
+    if (decision.next === undefined) return
+    let sequence: number
+    try {
+      sequence = this.#batches.record(undefined, decision.next)
+    } catch (error) {
+      this.#refuse(question, EscrowError.from(error))
+      return
+    }
+    const entry = new Entry(key, decision.next, sequence, sequence)
+    this.#entries.set(key, entry)
+    this.#checkpointer.dirty(entry)
+    this.#respond(entry, question)
+    this.#attend(entry)
+  }
+
+  /** Decides on an image in memory. */
+  #decideOn(entry: Entry, command: MessageCommand, question: Question | undefined): void {
+    if (this.#stopped !== undefined) return
+    this.#readClocks()
+    // Somebody is being asked already: one check-back at a time.
+    if (command.type === 'requestCheckBack' && entry.checking) {
+      if (question !== undefined) this.#respond(entry, question)
+      return
+    }
+    let decision: Decision
+    try {
+      decision = decideMessage(entry.image, command, this)
+      if (decision.next !== undefined) this.#record(entry, decision.next)
+    } catch (error) {
+      this.#undecided(entry, command, question, EscrowError.from(error))
+      return
+    }
+    if (command.type === 'checkBackDue') entry.checking = decision.effects.length > 0
+    for (const effect of decision.effects) {
+      if (effect.type === 'CheckBack') entry.checking = true
+      else entry.busy.push(effect.index)
+      this.#batches.release({ entry, effect })
+    }
+    if (question !== undefined) {
+      if (decision.refused === undefined) this.#respond(entry, question)
+      else this.#refuse(question, decision.refused)
+    }
+    if (decision.next !== undefined) {
+      for (const waiter of this.#waiters.takeEnded(entry)) this.#respond(entry, waiter)
+    }
+    this.#attend(entry)
+    this.#appender.plan()
+  }
+
+  /** The image is as it was: nothing of the decision was recorded. */
+  #undecided(
+    entry: Entry,
+    command: MessageCommand,
+    question: Question | undefined,
+    error: EscrowError,
+  ): void {
+    if (question !== undefined) this.#refuse(question, error)
+    // Anything but a refusal is a broken invariant, and the log must not limp on.
+    if (error.code !== 'tooLarge') {
+      this.stop(error)
+    } else if (command.type === 'answerCheckBack') {
+      // An answer that no segment has room for is no answer: it counts, and the checker is asked again.
+      const outcome = { resolution: 'unknown', bodies: [], error: error.message } as const
+      this.#decideOn(entry, { type: 'answerCheckBack', outcome }, undefined)
+    }
+  }
+
+  #record(entry: Entry, next: MessageImage): void {
+    const sequence = this.#batches.record(entry.image, next)
+    entry.image = next
+    entry.sequence = sequence
+    if (entry.unsavedFrom !== 0) return
+    entry.unsavedFrom = sequence
+    this.#checkpointer.dirty(entry)
+  }
+
+  /** Sees to what is next for an entry: at once, by an alarm, or by the due index once it is stored there. */
+  #attend(entry: Entry): void {
+    if (this.#stopped !== undefined) return
+    const alarmOfCheckBack = this.checkBacks.update(entry, this)
+    const atMs = this.deliveries.update(entry, this) ?? alarmOfCheckBack
+    if (atMs !== undefined && atMs <= this.#dueScan.horizonMs) this.#alarms.set(entry, atMs)
+  }
+
+  // Moment ----------------------------------------------------------------------------------------------------
+
+  get order(): number {
+    return this.#batches.sequence * ORDERS_PER_SEGMENT + this.#batches.records
+  }
+
+  random(): number {
+    return this.#options.runtime.random()
+  }
+
+  route(image: MessageImage, index: number): Route | undefined {
+    return this.deliveries.route(image, index)
+  }
+
+  #readClocks(): LogClock {
+    const { wallMs, logMs } = this.#time.read()
+    this.wallMs = wallMs
+    this.logMs = logMs
+    return this
+  }
+
+  // Into memory -----------------------------------------------------------------------------------------------
+
+  /** The due index says that something will be due before the horizon. */
+  #due(key: TransactionKey): void {
+    if (this.#stopped !== undefined) return
+    const entry = this.#entries.get(key)
+    // Whatever keeps it in memory set no alarm while its time was beyond the horizon.
+    if (entry === undefined) this.#loader.bring(key)
+    else this.#attend(entry)
+  }
+
+  #enter(key: TransactionKey, stored: StoredImage): Entry {
+    const entry = new Entry(key, decodeImage(stored.bytes), stored.sequence, 0)
+    this.#entries.set(key, entry)
+    this.#checkpointer.mayEvict(entry)
+    return entry
+  }
+
+  #loaded(key: TransactionKey, stored: StoredImage | undefined, pending: readonly Pending[]): void {
+    const entry = stored === undefined ? undefined : this.#enter(key, stored)
+    this.#readClocks()
+    for (const { command, question } of pending) {
+      const known = this.#entries.get(key)
+      if (known === undefined) this.#create(key, command, question)
+      else this.#answer(known, command, question)
+    }
+    if (entry !== undefined) this.#attend(entry)
+  }
+
+  // Out of it -------------------------------------------------------------------------------------------------
+
+  #release(release: Release): void {
+    if ('question' in release) {
+      release.question.reply(release.error, release.response)
+    } else if (release.effect.type === 'Publication') {
+      this.deliveries.send(release.entry, release.effect.index, release.effect.attempt)
+    } else {
+      this.checkBacks.send(release.entry, release.effect.attempt)
+    }
+  }
+
+  #failing(what: Failing, error: EscrowError | undefined): void {
+    if (this.#stopped !== undefined) return
+    if (error !== undefined && error.code !== 'storeUnavailable') {
+      this.stop(error)
+      return
+    }
+    if (error === undefined && !this.#failures.delete(what)) return
+    if (error !== undefined) this.#failures.set(what, error.message)
+    const [reason = ''] = this.#failures.values()
+    this.#options.onDegraded(reason)
+  }
+
+  // Time ------------------------------------------------------------------------------------------------------
+
+  #tick(): void {
+    if (this.#stopped !== undefined) return
+    const clock = this.#readClocks()
+    this.#dueScan.advance(clock)
+    for (
+      let entry = this.#alarms.take(this.logMs);
+      entry !== undefined;
+      entry = this.#alarms.take(this.logMs)
+    ) {
+      this.#attend(entry)
+      this.#checkpointer.mayEvict(entry)
+    }
+    this.deliveries.sweep(clock.wallMs)
+    this.checkBacks.sweep(clock)
+    this.#checkpointer.tick(clock.wallMs)
+    const { runtime } = this.#options
+    const monotonicMs = runtime.monotonic()
+    this.#appender.tellTheLate(monotonicMs)
+    this.#loader.tellTheLate(monotonicMs)
+    this.#waiters.tellTheLate(monotonicMs, (entry) => this.#checkpointer.mayEvict(entry))
+    this.#cancelTick = runtime.setTimer(() => this.#tick(), TICK_MS)
+  }
+}

@@ -1,0 +1,114 @@
+import type { Registration } from '../core/api.ts'
+import { EscrowError } from '../core/errors.ts'
+import { type Destination, destinationParts, type Namespace, parseName } from '../core/ids.ts'
+import type { Directory } from '../store/directory.ts'
+
+/** Where a service that listens is called. */
+export interface Listener {
+  readonly namespace: Namespace
+  readonly service: string
+  /** Empty: it doesn't listen any more. */
+  readonly url: string
+  readonly registration: Registration
+}
+
+const NAMES_MAX = 1_000
+const URL = /^(grpc|http):\/\/[^\s/?#]+$/
+const WRITES_MAX = 100
+
+/**
+ * Every name of a checker or a handler that was ever registered, durably: a name never registered is refused at the door,
+ * a registered one that is away is unknown.
+ */
+export class Names {
+  readonly #directory: Directory
+  readonly #namespaces: ReadonlySet<string>
+  readonly #brokers: ReadonlySet<string>
+  readonly #known = new Set<string>()
+
+  constructor(directory: Directory, namespaces: readonly string[], brokers: readonly string[]) {
+    this.#directory = directory
+    this.#namespaces = new Set(namespaces)
+    this.#brokers = new Set(brokers)
+  }
+
+  /** Reads every name, and every service that listens. */
+  async load(): Promise<readonly Listener[]> {
+    for (const prefix of ['checker/', 'handler/']) {
+      for (const { name } of await this.#directory.list(prefix)) this.#known.add(name)
+    }
+    const listeners = await this.#directory.list('listener/')
+    return listeners
+      .map(({ value }) => JSON.parse(Buffer.from(value).toString()) as Listener)
+      .filter(({ url }) => url !== '')
+  }
+
+  /** Throws `unknownNamespace`. */
+  checkNamespace(namespace: Namespace): void {
+    if (this.#namespaces.has(namespace)) return
+    throw new EscrowError('unknownNamespace', `namespace ${JSON.stringify(namespace)} is not configured`)
+  }
+
+  /** Throws `unknownChecker`. */
+  checkChecker(namespace: Namespace, checker: string): void {
+    if (this.#known.has(`checker/${namespace}/${checker}`)) return
+    throw new EscrowError(
+      'unknownChecker',
+      `checker ${JSON.stringify(checker)} was never registered in namespace ${namespace}`,
+    )
+  }
+
+  /** Throws `unknownDestination`. */
+  checkDestination(namespace: Namespace, destination: Destination): void {
+    const parts = destinationParts(destination)
+    const isKnown =
+      parts.kind === 'broker'
+        ? this.#brokers.has(parts.broker)
+        : this.#known.has(`handler/${namespace}/${destination}`)
+    if (isKnown) return
+    const what =
+      parts.kind === 'broker'
+        ? `broker ${JSON.stringify(parts.broker)} is not configured`
+        : `handler ${destination} was never registered in namespace ${namespace}`
+    throw new EscrowError('unknownDestination', what)
+  }
+
+  /** Makes names known, durably. Throws `invalidArgument`, `unknownNamespace`, `storeUnavailable`. */
+  async register(namespace: Namespace, service: string, { checkers, handlers }: Registration): Promise<void> {
+    this.checkNamespace(namespace)
+    parseName('service', service)
+    if (checkers.length + handlers.length > NAMES_MAX) {
+      throw new EscrowError(
+        'tooLarge',
+        `${checkers.length + handlers.length} names, over the limit of ${NAMES_MAX}`,
+      )
+    }
+    const names = [
+      ...checkers.map((checker) => `checker/${namespace}/${parseName('checker', checker)}`),
+      ...handlers.map((handler) => `handler/${namespace}/${service}/${parseName('handler', handler)}`),
+    ]
+    for (const name of names.filter((each) => !this.#known.has(each))) {
+      await this.#directory.compareAndSet(name, 0, Buffer.from(JSON.stringify({ service })))
+      // Written by us or by somebody who was faster: known either way.
+      this.#known.add(name)
+    }
+  }
+
+  /** Keeps where a service is called, durably. Throws `invalidArgument`, `storeUnavailable`. */
+  async listen(listener: Listener): Promise<void> {
+    if (listener.url !== '' && !URL.test(listener.url)) {
+      throw new EscrowError(
+        'invalidArgument',
+        `url ${JSON.stringify(listener.url.slice(0, 100))} is not grpc://host:port or http://host:port`,
+      )
+    }
+    await this.register(listener.namespace, listener.service, listener.registration)
+    const name = `listener/${listener.namespace}/${listener.service}`
+    const value = Buffer.from(JSON.stringify(listener))
+    for (let attempt = 1; attempt <= WRITES_MAX; attempt++) {
+      const entry = await this.#directory.get(name)
+      if ((await this.#directory.compareAndSet(name, entry?.version ?? 0, value)) !== undefined) return
+    }
+    throw new EscrowError('storeUnavailable', `the entry ${name} is written by others all the time`)
+  }
+}

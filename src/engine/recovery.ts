@@ -1,0 +1,85 @@
+import { EscrowError } from '../core/errors.ts'
+import type { TransactionKey } from '../core/ids.ts'
+import type { MessageImage } from '../core/message.ts'
+import type { LogClock, LogHandle } from '../store/log.ts'
+import { applyRecord, type DecodedRecord, decodeImage } from '../store/record.ts'
+import { readSegment } from '../store/segment.ts'
+import type { Store } from '../store/store.ts'
+import { Entry } from './entry.ts'
+
+/** A log as it was left. */
+export interface Recovered {
+  /** What changed since the last checkpoint. */
+  readonly entries: Map<TransactionKey, Entry>
+  readonly head: number
+  readonly checkpointed: number
+  /** The last stored heartbeat. */
+  readonly clock: LogClock
+}
+
+interface Change {
+  readonly record: DecodedRecord
+  readonly sequence: number
+}
+
+const LOADS_AT_ONCE_MAX = 1_000
+
+/**
+ * Reads what a claimed log holds beyond its images. The tail is contiguous from `checkpointed` + 1 to the head, or this
+ * throws `storeCorrupt`. Runs no user code: a record is the next image, or its delta.
+ */
+export async function recover(store: Store, handle: LogHandle): Promise<Recovered> {
+  const { checkpointed, head } = handle.claimed
+  let { clock } = handle.claimed
+  const changes = new Map<TransactionKey, Change[]>()
+  let read = checkpointed
+  for await (const segment of handle.read(checkpointed)) {
+    const { header, records } = readSegment(segment.bytes, `segment ${segment.sequence} of log ${handle.log}`)
+    read += 1
+    if (header.sequence !== read) throw gap(handle.log, read, header.sequence)
+    // A checkpoint may have stored a later one than the segments that it left.
+    if (header.clock.wallMs > clock.wallMs) clock = header.clock
+    for (const record of records()) {
+      const change: Change = { record, sequence: header.sequence }
+      const known = changes.get(record.key)
+      // A full record makes everything before it needless.
+      if (known === undefined || record.head !== undefined) changes.set(record.key, [change])
+      else known.push(change)
+    }
+  }
+  if (read !== head) throw gap(handle.log, head, read)
+  const entries = await apply(store, changes)
+  return { entries, head, checkpointed, clock }
+}
+
+function gap(log: number, expected: number, found: number): EscrowError {
+  return new EscrowError('storeCorrupt', `log ${log}: segment ${expected} is missing (found ${found})`)
+}
+
+async function apply(
+  store: Store,
+  changes: Map<TransactionKey, Change[]>,
+): Promise<Map<TransactionKey, Entry>> {
+  const entries = new Map<TransactionKey, Entry>()
+  const keys = [...changes.keys()]
+  for (let from = 0; from < keys.length; from += LOADS_AT_ONCE_MAX) {
+    const page = keys.slice(from, from + LOADS_AT_ONCE_MAX)
+    const stored = await store.images.load(page)
+    page.forEach((key, at) => {
+      const row = stored[at]
+      let image: MessageImage | undefined = row === undefined ? undefined : decodeImage(row.bytes)
+      let sequence = row?.sequence ?? 0
+      let unsavedFrom = 0
+      for (const change of changes.get(key) ?? []) {
+        // The row stands for this change already: the checkpoint got further than its last word.
+        if (change.sequence <= (row?.sequence ?? 0)) continue
+        image = applyRecord(image, change.record)
+        sequence = change.sequence
+        if (unsavedFrom === 0) unsavedFrom = change.sequence
+      }
+      if (image !== undefined && unsavedFrom !== 0)
+        entries.set(key, new Entry(key, image, sequence, unsavedFrom))
+    })
+  }
+  return entries
+}

@@ -1,0 +1,64 @@
+import { EscrowError } from '../core/errors.ts'
+import { type MessageImage, statusOf } from '../core/message.ts'
+import type { Entry, Question } from './entry.ts'
+
+/** Whether a `wait` is over: the transaction ended, or is parked. */
+export function hasEnded(image: MessageImage): boolean {
+  const status = statusOf(image)
+  return status !== 'prepared' && status !== 'committed'
+}
+
+/** Those who wait for the end of a transaction. */
+export class Waiters {
+  readonly #waitersMax: number
+  readonly #awaited = new Set<Entry>()
+  #count = 0
+
+  constructor(waitersMax: number) {
+    this.#waitersMax = waitersMax
+  }
+
+  /** Throws `overloaded`. */
+  add(entry: Entry, question: Question): void {
+    if (this.#count >= this.#waitersMax) {
+      const details = { limit: 'waitersMax', max: String(this.#waitersMax) }
+      throw new EscrowError('overloaded', `waitersMax of ${this.#waitersMax} is reached`, { details })
+    }
+    this.#count += 1
+    this.#awaited.add(entry)
+    if (entry.waiters === undefined) entry.waiters = [question]
+    else entry.waiters.push(question)
+  }
+
+  /** Those who wait for this one, if it has ended. */
+  takeEnded(entry: Entry): readonly Question[] {
+    if (entry.waiters === undefined || !hasEnded(entry.image)) return []
+    const questions = entry.waiters
+    entry.waiters = undefined
+    this.#awaited.delete(entry)
+    this.#count -= questions.length
+    return questions
+  }
+
+  /** Those who waited in vain; `released` is told of each entry that nobody waits for any more. */
+  tellTheLate(monotonicMs: number, released: (entry: Entry) => void): void {
+    for (const entry of this.#awaited) {
+      const late = entry.waiters?.filter(({ deadlineMs }) => deadlineMs <= monotonicMs) ?? []
+      if (late.length === 0) continue
+      const inTime = entry.waiters?.filter(({ deadlineMs }) => deadlineMs > monotonicMs) ?? []
+      this.#count -= late.length
+      entry.waiters = inTime.length > 0 ? inTime : undefined
+      if (inTime.length === 0) {
+        this.#awaited.delete(entry)
+        released(entry)
+      }
+      const error = new EscrowError('deadlineExceeded', `the transaction is still ${statusOf(entry.image)}`)
+      for (const { reply } of late) reply(error)
+    }
+  }
+
+  stop(error: EscrowError): void {
+    for (const entry of this.#awaited) for (const { reply } of entry.waiters ?? []) reply(error)
+    this.#awaited.clear()
+  }
+}

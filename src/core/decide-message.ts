@@ -1,11 +1,20 @@
-import type { CheckBackResponse, DeliverResponse, FixedBody } from './api.ts'
-import { boundMs, fullJitterMs } from './backoff.ts'
+import type { CheckBackResponse, FixedBody } from './api.ts'
+import { boundMs } from './backoff.ts'
+import { answerDelivery, dispatchDelivery, retryDelivery, skipDelivery } from './decide-delivery.ts'
+import {
+  brief,
+  type Decision,
+  type MessageCommand,
+  type MessageEffect,
+  type Moment,
+  NOTHING,
+  type NobodyAsked,
+  refuse,
+} from './decision.ts'
 import type { HalfMessage } from './envelope.ts'
 import { EscrowError, unreachable } from './errors.ts'
-import type { ExecutionId } from './ids.ts'
 import {
   type Committed,
-  deliveryExecutionId,
   type MessageDelivery,
   type MessageHead,
   type MessageImage,
@@ -15,64 +24,6 @@ import {
   statusOf,
   type Undecided,
 } from './message.ts'
-
-/** What can be asked of a half message. `executionId` names what an operator means. */
-export type MessageCommand =
-  | { readonly type: 'prepareMessage'; readonly head: MessageHead }
-  | { readonly type: 'commitMessage'; readonly by: SettledBy; readonly bodies: readonly FixedBody[] }
-  | { readonly type: 'rollbackMessage'; readonly by: SettledBy; readonly reason: string }
-  | { readonly type: 'requestCheckBack' }
-  | { readonly type: 'checkBackDue' }
-  | { readonly type: 'answerCheckBack'; readonly outcome: CheckBackResponse | NobodyAsked }
-  | { readonly type: 'dispatchDelivery'; readonly index: number }
-  | {
-      readonly type: 'answerDelivery'
-      readonly index: number
-      readonly attempt: number
-      readonly outcome: DeliverResponse | NobodyAsked
-    }
-  | {
-      readonly type: 'retryExecution'
-      readonly executionId: string
-      readonly acceptPossibleDuplicate: boolean
-    }
-  | { readonly type: 'skipExecution'; readonly executionId: string }
-  | { readonly type: 'compensateExecution'; readonly executionId: string }
-
-/** Nobody was there: no attempt, and no check. */
-export interface NobodyAsked {
-  readonly outcome: 'noSession'
-  readonly error: string
-}
-
-/** What is to leave once the next image is durable. */
-export type MessageEffect =
-  | { readonly type: 'Publication'; readonly index: number; readonly attempt: number }
-  | { readonly type: 'CheckBack'; readonly attempt: number }
-
-/** What a decision may know of the world, at the moment of deciding. */
-export interface Moment {
-  /** Wall clock, never going back within a log. */
-  readonly wallMs: number
-  /** Log time: stands still while nobody runs the log. */
-  readonly logMs: number
-  /** The place of this decision in the order of its log. */
-  readonly order: number
-  /** In [0, 1). */
-  random(): number
-  /** Who would take delivery `index` of this image now; undefined when nobody would, or its key is held back. */
-  route(image: MessageImage, index: number): { readonly databaseId: string } | undefined
-}
-
-/** What is to be done. No `next`: the image stays as it is. With `refused` nothing else is set. */
-export interface Decision {
-  readonly next?: MessageImage
-  readonly effects: readonly MessageEffect[]
-  readonly refused?: EscrowError
-}
-
-const NOTHING: Decision = { effects: [] }
-const ERROR_CHARACTERS_MAX = 1_024
 
 /** Decides a command on an image, or on none. Pure but for what `moment` tells; total: every state answers every command. */
 export function decideMessage(
@@ -98,9 +49,15 @@ export function decideMessage(
     case 'answerDelivery':
       return answerDelivery(image, command, moment)
     case 'retryExecution':
-      return retry(image, command.executionId as ExecutionId, command.acceptPossibleDuplicate, moment)
+      return image.state.phase === 'undecided'
+        ? retryCheckBack(image, command, moment)
+        : retryDelivery(image, command, moment)
     case 'skipExecution':
-      return skip(image, command.executionId as ExecutionId, moment)
+      if (image.state.phase !== 'undecided') return skipDelivery(image, command.executionId, moment)
+      return refuse(
+        'unsupported',
+        'a half message that is parked undecided is settled with commit or rollback, or retried',
+      )
     case 'compensateExecution':
       return refuse(
         'unsupported',
@@ -122,10 +79,6 @@ function isQuestion(command: MessageCommand): boolean {
     default:
       return true
   }
-}
-
-function refuse(code: EscrowError['code'], message: string): Decision {
-  return { effects: [], refused: new EscrowError(code, message) }
 }
 
 function prepare(image: MessageImage | undefined, head: MessageHead): Decision {
@@ -200,6 +153,7 @@ function fixBodies(
   bodies: readonly FixedBody[],
   settled: boolean,
 ): MessageHead | EscrowError {
+  if (bodies.length === 0 && (settled || head.messages.every(({ body }) => body !== undefined))) return head
   const given = new Map<number, Uint8Array>()
   for (const { index, body } of bodies) {
     const message = head.messages[index]
@@ -238,10 +192,6 @@ function rollback(image: MessageImage, settledBy: SettledBy, reason: string, mom
   }
   return { next: { head, state: next }, effects: [] }
 }
-
-/** What a participant says of an error, as much of it as is kept: each of a transaction's deliveries holds one. */
-const brief = (error: string): string =>
-  error.length > ERROR_CHARACTERS_MAX ? `${error.slice(0, ERROR_CHARACTERS_MAX - 1)}…` : error
 
 function conflict(image: MessageImage, how: string): Decision {
   const { state } = image
@@ -310,137 +260,9 @@ function exhausted(image: MessageImage, state: Prepared, error: string, moment: 
   return park(image, state, brief(`check-backs exhausted: ${error}`))
 }
 
-/** The image with one delivery changed; finished when nothing is left to do. */
-function withDelivery(
-  image: MessageImage,
-  state: Committed,
-  index: number,
-  delivery: MessageDelivery,
-  wallMs: number,
-): MessageImage {
-  const deliveries = state.deliveries.with(index, delivery)
-  const finished = deliveries.every(({ status }) => status === 'delivered' || status === 'skipped')
-  return { head: image.head, state: { ...state, deliveries, finishedAtMs: finished ? wallMs : 0 } }
-}
-
-function dispatchDelivery(image: MessageImage, index: number, moment: Moment): Decision {
-  const { head, state } = image
-  const delivery = state.phase === 'committed' ? state.deliveries[index] : undefined
-  if (state.phase !== 'committed' || delivery?.status !== 'waiting') return NOTHING
-  const { wallMs } = moment
-  if (wallMs >= delivery.lastDispatchAtMs) {
-    const error =
-      delivery.firstDispatchAtMs === 0 ? 'nobody could take it in time' : 'last-dispatch deadline passed'
-    return {
-      next: withDelivery(image, state, index, { ...delivery, status: 'parked', error }, wallMs),
-      effects: [],
-    }
-  }
-  const route = moment.route(image, index)
-  if (route === undefined) return NOTHING
-  const effects: MessageEffect[] = [{ type: 'Publication', index, attempt: delivery.attempts + 1 }]
-  if (delivery.firstDispatchAtMs > 0) return { effects }
-  const dispatched: MessageDelivery = {
-    ...delivery,
-    firstDispatchAtMs: wallMs,
-    lastDispatchAtMs: wallMs + head.retry.lastDispatchMsMax,
-    databaseId: route.databaseId,
-  }
-  return { next: withDelivery(image, state, index, dispatched, wallMs), effects }
-}
-
-function answerDelivery(
-  image: MessageImage,
-  { index, attempt, outcome }: Extract<MessageCommand, { type: 'answerDelivery' }>,
-  moment: Moment,
-): Decision {
-  const { head, state } = image
-  const delivery = state.phase === 'committed' ? state.deliveries[index] : undefined
-  if (state.phase !== 'committed' || delivery?.status !== 'waiting') return NOTHING
-  const { wallMs, logMs } = moment
-  const change = (changed: Partial<MessageDelivery>): Decision => ({
-    next: withDelivery(image, state, index, { ...delivery, ...changed }, wallMs),
-    effects: [],
-  })
-  // It was taken, whichever attempt did it.
-  if (outcome.outcome === 'delivered') return change({ status: 'delivered', error: '' })
-  if (attempt !== delivery.attempts + 1) return NOTHING
-  const { outcome: how, error } = outcome
-  switch (how) {
-    case 'noSession':
-      // Nobody was asked: no attempt. The engine says so only where it holds too many to remember this one.
-      return change({
-        nextAttemptAtMs: logMs + Math.floor(head.retry.delayMsMax * (0.5 + moment.random() / 2)),
-      })
-    case 'refused':
-      return change({ status: 'parked', attempts: attempt, error: brief(`refused: ${error}`) })
-    case 'failed':
-    case 'unknown': {
-      if (attempt >= head.retry.attemptsMax) {
-        return change({ status: 'parked', attempts: attempt, error: brief(`attempts exhausted: ${error}`) })
-      }
-      const nextAttemptAtMs = logMs + fullJitterMs(head.retry, attempt, moment.random())
-      return change({ attempts: attempt, nextAttemptAtMs, error: brief(error) })
-    }
-    default:
-      return unreachable(how)
-  }
-}
-
-/** The parked delivery that an operator means. */
-function parkedDelivery(
-  image: MessageImage,
-  state: Committed,
-  executionId: ExecutionId,
-): { index: number; delivery: MessageDelivery } | Decision {
-  const index = state.deliveries.findIndex((_, at) => deliveryExecutionId(image.head, at) === executionId)
-  const delivery = state.deliveries[index]
-  if (delivery === undefined)
-    return refuse('unknownExecution', `no execution ${JSON.stringify(executionId)} in this transaction`)
-  if (delivery.status !== 'parked')
-    return refuse('notParked', `execution ${executionId} is ${delivery.status}, not parked`)
-  return { index, delivery }
-}
-
-function retry(
-  image: MessageImage,
-  executionId: ExecutionId,
-  acceptPossibleDuplicate: boolean,
-  moment: Moment,
-): Decision {
-  const { head, state } = image
-  if (state.phase === 'undecided') return retryCheckBack(image, executionId, acceptPossibleDuplicate, moment)
-  if (state.phase !== 'committed')
-    return refuse('notParked', `the transaction is ${statusOf(image)}, not parked`)
-  const parked = parkedDelivery(image, state, executionId)
-  if (!('delivery' in parked)) return parked
-  const { index, delivery } = parked
-  const { wallMs, logMs } = moment
-  const late = delivery.firstDispatchAtMs > 0 && wallMs >= delivery.lastDispatchAtMs
-  if (late && !acceptPossibleDuplicate) {
-    return refuse(
-      'possibleDuplicate',
-      'the last-dispatch deadline has passed: the destination may have taken it, and forgotten',
-    )
-  }
-  const again: MessageDelivery = {
-    ...delivery,
-    status: 'waiting',
-    attempts: 0,
-    nextAttemptAtMs: logMs,
-    firstDispatchAtMs: late ? 0 : delivery.firstDispatchAtMs,
-    lastDispatchAtMs:
-      delivery.firstDispatchAtMs === 0 || late
-        ? wallMs + head.retry.lastDispatchMsMax
-        : delivery.lastDispatchAtMs,
-  }
-  return { next: withDelivery(image, state, index, again, wallMs), effects: [] }
-}
-
 function retryCheckBack(
   image: MessageImage,
-  executionId: ExecutionId,
-  acceptPossibleDuplicate: boolean,
+  { executionId, acceptPossibleDuplicate }: Extract<MessageCommand, { type: 'retryExecution' }>,
   { wallMs, logMs }: Moment,
 ): Decision {
   const { head } = image
@@ -465,20 +287,4 @@ function retryCheckBack(
     lastCheckAtMs: wallMs + head.retry.lastDispatchMsMax,
   }
   return { next: { head, state: next }, effects: [{ type: 'CheckBack', attempt: 1 }] }
-}
-
-function skip(image: MessageImage, executionId: ExecutionId, moment: Moment): Decision {
-  const { state } = image
-  if (state.phase === 'undecided') {
-    return refuse(
-      'unsupported',
-      'a half message that is parked undecided is settled with commit or rollback, or retried',
-    )
-  }
-  if (state.phase !== 'committed')
-    return refuse('notParked', `the transaction is ${statusOf(image)}, not parked`)
-  const parked = parkedDelivery(image, state, executionId)
-  if (!('delivery' in parked)) return parked
-  const skipped: MessageDelivery = { ...parked.delivery, status: 'skipped' }
-  return { next: withDelivery(image, state, parked.index, skipped, moment.wallMs), effects: [] }
 }

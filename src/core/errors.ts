@@ -42,6 +42,9 @@ export const ERROR_CODES = {
   barrierRefused: refused(
     'The local transaction was already settled as rolled back: start it anew under a new id.',
   ),
+  localTransactionFailed: refused(
+    'A statement of the work failed and the work went on: let its error through, or undo to a savepoint of its own.',
+  ),
   overloaded: unavailable('Try again with backoff: a bound that the message names was reached.'),
   noSession: unavailable('Nobody who can answer is connected: start the service, or wait for it.'),
   notOwner: unavailable('Try again: another node owns this transaction now.'),

@@ -89,6 +89,11 @@ export function mintTransactionId(routing: string, session: string, counter: num
   return `{${routing}}~${session}.${counter.toString(36)}` as TransactionId
 }
 
+/** Whether a parsed id was minted: a caller's own has no '~'. */
+export function isMintedId(id: TransactionId): boolean {
+  return id.includes('~')
+}
+
 /** What a minted id tells of itself; undefined for an id that a caller chose. */
 export function mintedIdParts(
   id: string,
@@ -159,4 +164,14 @@ function slotOfBytes(bytes: Uint8Array): number {
   let crc = 0
   for (const byte of bytes) crc = ((crc << 8) & 0xffff) ^ (CRC16[((crc >> 8) ^ byte) & 0xff] as number)
   return crc % SLOTS
+}
+
+/** Routing parts spread evenly over all slots. */
+export function routingsOf(count: number): readonly string[] {
+  const found: string[] = []
+  for (let tag = 0; found.length < count; tag++) {
+    const name = tag.toString(36)
+    if (Math.floor((slotOf(name) * count) / SLOTS) === found.length) found.push(name)
+  }
+  return found
 }

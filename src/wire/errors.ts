@@ -36,6 +36,7 @@ const STATUS = {
   unauthorized: status.PERMISSION_DENIED,
   wouldNotShareTransaction: status.FAILED_PRECONDITION,
   barrierRefused: status.FAILED_PRECONDITION,
+  localTransactionFailed: status.FAILED_PRECONDITION,
   overloaded: status.RESOURCE_EXHAUSTED,
   noSession: status.UNAVAILABLE,
   notOwner: status.UNAVAILABLE,
@@ -106,9 +107,6 @@ export function errorToGrpc(error: EscrowError): Omit<StatusObject, 'metadata'> 
   metadata.set('grpc-status-details-bin', Buffer.from(statusBytes(code, error, message)))
   return { code, details: textOf(error, message), metadata }
 }
-
-/** The name of the gRPC status that a code ends in. */
-export const grpcStatusName = (code: ErrorCode): string => status[STATUS[code]]
 
 /** What a gRPC client got, as an error of ours. Total. */
 export function errorFromGrpc(thrown: unknown): EscrowError {

@@ -8,8 +8,8 @@
  * The landed protos are kept as a buf image in protos/landed.binpb, and not as "the last commit": a check against git
  * would pass as soon as a breaking change is committed, and would not work in an export without history.
  */
-import { execFileSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { copyFileSync, cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -30,14 +30,13 @@ function packageFile(name: string, path: string): string {
 }
 
 function buf(...args: readonly string[]): void {
-  execFileSync(process.execPath, [packageFile('@bufbuild/buf', 'bin/buf'), ...args], {
-    cwd: root,
-    stdio: 'inherit',
-  })
+  const command = [packageFile('@bufbuild/buf', 'bin/buf'), ...args]
+  const { status, error } = spawnSync(process.execPath, command, { cwd: root, stdio: 'inherit' })
+  // What is wrong, buf has printed.
+  if (status !== 0) throw new Error(`buf ${args[0]} failed`, { cause: error })
 }
 
 function generateInto(out: string): void {
-  rmSync(out, { recursive: true, force: true })
   const plugin = {
     local: [process.execPath, packageFile('@bufbuild/protoc-gen-es', 'bin/protoc-gen-es')],
     out,
@@ -63,34 +62,47 @@ function differences(left: string, right: string): readonly string[] {
   })
 }
 
-function check(): void {
-  buf('lint', protos)
+/** Replaces the generated code, once there is something to replace it with. */
+function generate(): void {
+  withFolder((folder) => {
+    const fresh = join(folder, 'gen')
+    generateInto(fresh)
+    rmSync(gen, { recursive: true, force: true })
+    cpSync(fresh, gen, { recursive: true })
+  })
+}
+
+function withFolder(work: (folder: string) => void): void {
   const folder = mkdtempSync(join(tmpdir(), 'escrow-protos-'))
   try {
+    work(folder)
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+function check(): void {
+  buf('lint', protos)
+  withFolder((folder) => {
     const fresh = join(folder, 'gen')
     generateInto(fresh)
     const stale = differences(fresh, gen)
     if (stale.length > 0) {
       throw new Error(`src/wire/gen is stale (${stale.join(', ')}): run \`npm run proto:generate\``)
     }
-  } finally {
-    rmSync(folder, { recursive: true, force: true })
-  }
+  })
   if (!existsSync(landed)) throw new Error('protos/landed.binpb is missing: restore it from the repository')
   buf('breaking', protos, '--against', landed)
 }
 
 function land(): void {
-  const folder = mkdtempSync(join(tmpdir(), 'escrow-protos-'))
-  try {
+  withFolder((folder) => {
     // Without source information: a comment is no part of the promise, and the image stays small.
     const image = join(folder, 'landed.binpb')
     buf('build', protos, '--exclude-source-info', '--output', image)
     if (existsSync(landed)) check()
     copyFileSync(image, landed)
-  } finally {
-    rmSync(folder, { recursive: true, force: true })
-  }
+  })
 }
 
 function main(args: readonly string[]): void {
@@ -98,7 +110,7 @@ function main(args: readonly string[]): void {
   if (rest.length > 0) throw new Error(`one flag at most, not ${args.join(' ')}`)
   switch (verb) {
     case '--generate':
-      return generateInto(gen)
+      return generate()
     case '--check':
       return check()
     case '--land':
@@ -112,8 +124,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   try {
     main(process.argv.slice(2))
   } catch (error) {
-    // What buf has to say it has printed itself; a stack would only hide it.
-    console.error(`proto: ${(error as Error).message.split('\n')[0]}`)
+    console.error(`proto: ${(error as Error).message}`)
     process.exitCode = 1
   }
 }

@@ -44,7 +44,7 @@ const table: Readonly<Record<string, Part>> = {
   rpc: {
     files: /^rpc\//,
     parts: ['core', 'wire', 'engine'],
-    packages: [...grpc, '@grpc/reflection', '@connectrpc/connect', '@connectrpc/connect-node'],
+    packages: [...grpc, '@grpc/reflection'],
   },
   participant: { files: /^participant\//, parts: ['core', 'wire', 'runtime'], packages: grpc },
   consumer: { files: /^consumer\//, parts: ['core', 'wire'], packages: ['@opentelemetry/api', 'node:*'] },
@@ -52,7 +52,18 @@ const table: Readonly<Record<string, Part>> = {
   config: { files: /^config\.ts$/, parts: ['core', ...everyPort], packages: ['node:*'] },
   coordinator: {
     files: /^coordinator\.ts$/,
-    parts: [...libraries, ...everyAdapter, 'engine', 'rpc', 'observability', 'console', 'config', 'runtime'],
+    // The participant's session, because a session in this process is the same as one over a network.
+    parts: [
+      ...libraries,
+      ...everyAdapter,
+      'engine',
+      'rpc',
+      'participant',
+      'observability',
+      'console',
+      'config',
+      'runtime',
+    ],
     packages: ['node:*'],
   },
   // The real clock and randomness, which the others are given.

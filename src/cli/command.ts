@@ -1,0 +1,59 @@
+import { type ParseArgsConfig, parseArgs } from 'node:util'
+import { type EscrowError, unreachable } from '../core/errors.ts'
+
+/** One command of the command line. */
+export interface Command {
+  readonly name: string
+  /** One line. */
+  readonly summary: string
+  /** All of it: usage, options, examples. */
+  readonly help: string
+  /** Resolves to the exit code; what it rejects with is printed. */
+  run(args: readonly string[], context: { readonly version: string }): Promise<number>
+}
+
+/** The command was typed wrongly. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError'
+}
+
+/** The exit code of an error: 1 refused, 3 unavailable, 4 uncertain. */
+export function exitCodeOf({ family }: EscrowError): number {
+  switch (family) {
+    case 'refused':
+      return 1
+    case 'unavailable':
+      return 3
+    case 'uncertain':
+      return 4
+    default:
+      return unreachable(family)
+  }
+}
+
+/** node:util's `parseArgs`, strict; what it objects to is a `UsageError`. */
+export function parse<Config extends ParseArgsConfig>(
+  args: readonly string[],
+  config: Config,
+): ReturnType<typeof parseArgs<Config>> {
+  try {
+    return parseArgs({ ...config, args: [...args], strict: true }) as ReturnType<typeof parseArgs<Config>>
+  } catch (thrown) {
+    throw new UsageError((thrown as Error).message)
+  }
+}
+
+/** A whole number that came as text; undefined for none. Throws `UsageError`. */
+export function numberOf(
+  name: string,
+  text: string | undefined,
+  min: number,
+  max: number,
+): number | undefined {
+  if (text === undefined) return undefined
+  const value = Number(text)
+  if (!/^\d+$/.test(text) || value < min || value > max) {
+    throw new UsageError(`${name} ${JSON.stringify(text)} is not a whole number, ${min}-${max}`)
+  }
+  return value
+}

@@ -1,0 +1,353 @@
+/** The composition root: the only file that chooses adapters. */
+import type { Broker } from './broker/broker.ts'
+import { type Config, type EscrowOptions, isConfig, parseConfig } from './config.ts'
+import type { Address } from './core/address.ts'
+import type { Operation, OperationRequest, Operations } from './core/api.ts'
+import { EscrowError } from './core/errors.ts'
+import type { Runtime } from './core/runtime.ts'
+import { DestinationOutlet } from './engine/broker-outlet.ts'
+import type { Coordination } from './engine/coordination.ts'
+import { Engine, type EngineOptions } from './engine/engine.ts'
+import type { Listener } from './engine/names.ts'
+import { type ConnectOptions, connect } from './participant/connect.ts'
+import type { Session } from './participant/session.ts'
+import { activeTrace } from './participant/tracing.ts'
+import { ListenerCaller } from './rpc/callers.ts'
+import { GrpcServer } from './rpc/grpc-server.ts'
+import { healthService } from './rpc/health.ts'
+import { HttpServer } from './rpc/http-server.ts'
+import { Participants } from './rpc/participants.ts'
+import { SessionHosts } from './rpc/session-hosts.ts'
+import { sessionService } from './rpc/session-server.ts'
+import { COORDINATOR_SERVICE, unaryMethods } from './rpc/unary.ts'
+import { unaryService } from './rpc/unary-server.ts'
+import { systemRuntime } from './runtime.ts'
+import { openEmbeddedStore } from './store/embedded/store.ts'
+import type { Store } from './store/store.ts'
+import { localStreamPair } from './wire/local-stream.ts'
+
+export { type MemoryBroker, memory } from './broker/memory.ts'
+
+/** Told what an operator should see. */
+export type Log = (level: 'info' | 'warn' | 'error', message: string) => void
+
+/** What a coordinator takes from outside beside its configuration; each has a default. */
+export interface CoordinatorDependencies {
+  /** Clock, randomness and scheduling. Default: the real ones. */
+  readonly runtime?: Runtime | undefined
+  /** Default: warnings and errors on standard error. */
+  readonly log?: Log | undefined
+  /** Opens the store; called again where it had to be closed. Default: the one that the configuration names. */
+  readonly openStore?: (() => Promise<Store>) | undefined
+  /** Bounds of the engine that few need to change. */
+  readonly bounds?: EngineOptions['bounds']
+}
+
+/** How long an operation may take, in milliseconds from the call. Default 30,000; 300,000 for `wait`. */
+export interface CallOptions {
+  readonly timeoutMs?: number | undefined
+}
+
+/** The operations, each as a function: what it promises stands in protos/escrow/v1/coordinator.proto. */
+export type CoordinatorOperations = {
+  readonly [Op in Operation]: (
+    request: Operations[Op]['request'],
+    options?: CallOptions,
+  ) => Promise<Operations[Op]['response']>
+}
+
+/** A coordinator. */
+export interface Coordinator extends CoordinatorOperations {
+  /**
+   * Opens the store, recovers what it holds, and listens. Rejects with `storeInUse`, `storeCorrupt`, `storeFormat`,
+   * `storeUnavailable`, or `invalidArgument` where it can't listen; then nothing is left open.
+   */
+  start(): Promise<void>
+  /** Takes nothing new, finishes what is under way for at most `drainMsMax`, and closes the store. May be repeated. */
+  stop(): Promise<void>
+  /** A session inside this process: the same as over a network. */
+  connect(options: ConnectOptions): Promise<Session>
+  health(): ReturnType<Coordination['health']>
+  /** Where it listens, with the ports that were chosen; empty before `start`, and where it doesn't listen. */
+  readonly addresses: { readonly grpc?: Address; readonly http?: Address }
+}
+
+const DEFAULT_TIMEOUT_MS = 30_000
+const DEFAULT_WAIT_TIMEOUT_MS = 300_000
+/** Of one unary request. In JSON a body of the largest size takes a third more than its bytes. */
+const REQUEST_BYTES_MAX = 6 << 20
+/** What the transport takes at all: beyond it there is an error, but one that only the transport words. */
+const MESSAGE_BYTES_MAX = 8 << 20
+const HTTP_CONNECTIONS_MAX = 4_096
+/** Sessions take commands for a second after they are told to go on elsewhere; only then their grace begins. */
+const SESSION_GRACE_MS = 1_500
+
+/**
+ * Makes a coordinator; nothing is opened before `start`.
+ *
+ * ```ts
+ * const coordinator = createCoordinator({ store: 'embedded:./.escrow', listen: false })
+ * await coordinator.start()
+ * const session = await coordinator.connect({ service: 'orders' })
+ * ```
+ */
+export function createCoordinator(
+  options: EscrowOptions | Config = {},
+  dependencies: CoordinatorDependencies = {},
+): Coordinator {
+  return new AssembledCoordinator(isConfig(options) ? options : parseConfig(options), dependencies)
+}
+
+class AssembledCoordinator implements Coordinator {
+  readonly #config: Config
+  readonly #runtime: Runtime
+  readonly #log: Log
+  readonly #openStore: () => Promise<Store>
+  readonly #participants: Participants
+  readonly #listeners = new Map<string, { readonly listener: string; readonly remove: () => void }>()
+  readonly #brokers = new Map<string, Broker>()
+  readonly #dependencies: CoordinatorDependencies
+  /** Opened, and not taken over by the engine yet. */
+  #opened: Store | undefined
+  #engine: Engine | undefined
+  #hosts: SessionHosts | undefined
+  #grpc: GrpcServer | undefined
+  #http: HttpServer | undefined
+  #addresses: Coordinator['addresses'] = {}
+  #isClosing = false
+  #started: Promise<void> | undefined
+  #stopped: Promise<void> | undefined
+
+  constructor(config: Config, dependencies: CoordinatorDependencies) {
+    this.#config = config
+    this.#dependencies = dependencies
+    this.#runtime = dependencies.runtime ?? systemRuntime
+    this.#log = dependencies.log ?? logProblems
+    const { path } = config.store
+    const { retentionMs } = config
+    const random = (count: number) => this.#runtime.randomBytes(count)
+    const now = () => this.#runtime.now()
+    this.#openStore = dependencies.openStore ?? (() => openEmbeddedStore({ path, retentionMs, now, random }))
+    this.#participants = new Participants(this.#runtime)
+  }
+
+  readonly prepare: Coordinator['prepare'] = (request, options) =>
+    this.#request(
+      'prepare',
+      request.trace === undefined ? { ...request, trace: activeTrace() } : request,
+      options,
+    )
+  readonly commit: Coordinator['commit'] = (request, options) => this.#request('commit', request, options)
+  readonly rollback: Coordinator['rollback'] = (request, options) =>
+    this.#request('rollback', request, options)
+  readonly requestCheckBack: Coordinator['requestCheckBack'] = (request, options) =>
+    this.#request('requestCheckBack', request, options)
+  readonly get: Coordinator['get'] = (request, options) => this.#request('get', request, options)
+  readonly list: Coordinator['list'] = (request, options) => this.#request('list', request, options)
+  readonly wait: Coordinator['wait'] = (request, options) => this.#request('wait', request, options)
+  readonly retry: Coordinator['retry'] = (request, options) => this.#request('retry', request, options)
+  readonly skip: Coordinator['skip'] = (request, options) => this.#request('skip', request, options)
+  readonly compensate: Coordinator['compensate'] = (request, options) =>
+    this.#request('compensate', request, options)
+
+  get addresses(): Coordinator['addresses'] {
+    return this.#addresses
+  }
+
+  start(): Promise<void> {
+    this.#started ??= this.#start().catch(async (thrown) => {
+      await this.#close(0).catch(() => {})
+      throw thrown
+    })
+    return this.#started
+  }
+
+  stop(): Promise<void> {
+    this.#stopped ??= (async () => {
+      // What failed to start has closed itself already.
+      const isRunning = await (this.#started ?? Promise.reject()).then(
+        () => true,
+        () => false,
+      )
+      if (isRunning) await this.#close(this.#config.drainMsMax)
+    })()
+    return this.#stopped
+  }
+
+  async connect(options: ConnectOptions): Promise<Session> {
+    const hosts = this.#hosts
+    if (hosts === undefined) throw notStarted()
+    const open = () => {
+      const { service, coordinator } = localStreamPair((callback) => this.#runtime.defer(callback))
+      hosts.accept(coordinator)
+      return service
+    }
+    return connect(open, { runtime: this.#runtime, ...options })
+  }
+
+  health(): ReturnType<Coordination['health']> {
+    return this.#engine?.health() ?? { state: 'starting', reason: 'not started' }
+  }
+
+  #request<Op extends Operation>(
+    op: Op,
+    request: Operations[Op]['request'],
+    options: CallOptions = {},
+  ): Promise<Operations[Op]['response']> {
+    return new Promise((resolve, reject) => {
+      if (this.#engine === undefined) return reject(notStarted())
+      const timeoutMs = options.timeoutMs ?? (op === 'wait' ? DEFAULT_WAIT_TIMEOUT_MS : DEFAULT_TIMEOUT_MS)
+      this.#engine.request(
+        { op, request } as OperationRequest,
+        (error, response) =>
+          error === undefined ? resolve(response as Operations[Op]['response']) : reject(error),
+        { deadlineMs: this.#runtime.now() + timeoutMs, fresh: false },
+      )
+    })
+  }
+
+  async #start(): Promise<void> {
+    const { brokers, listen, participants } = this.#config
+    for (const [name, make] of brokers) this.#brokers.set(name, await makeBroker(name, make))
+    // Before anything listens, so that a second process is told about the store and not about a port.
+    this.#opened = await this.#openStore()
+    const engine = this.#makeEngine()
+    this.#engine = engine
+    // HTTP from the start: whoever watches sees it alive, and not ready yet. Sessions only once they can be opened.
+    if (listen) await this.#listenHttp(engine)
+    await engine.start()
+    for (const { namespace, service, url, registration } of participants) {
+      await engine.registerUrl(namespace, service, url, registration)
+    }
+    this.#hosts = new SessionHosts({
+      coordination: engine,
+      participants: this.#participants,
+      runtime: this.#runtime,
+      drainMsMax: this.#config.drainMsMax,
+    })
+    if (listen) await this.#listenGrpc(engine, this.#hosts)
+  }
+
+  #makeEngine(): Engine {
+    const { limits, checkBack, retry, namespaces, retentionMs } = this.#config
+    return new Engine({
+      openStore: async () => {
+        const opened = this.#opened
+        this.#opened = undefined
+        return opened ?? this.#openStore()
+      },
+      outlet: new DestinationOutlet(this.#participants, this.#brokers, this.#runtime),
+      runtime: this.#runtime,
+      limits,
+      defaults: { checkBack, retry },
+      namespaces,
+      brokers: [...this.#brokers.keys()],
+      retentionMs,
+      bounds: this.#dependencies.bounds ?? {},
+      onListener: (listener) => this.#listen(listener),
+      log: this.#log,
+    })
+  }
+
+  /** A service that listens, at the start and at each change. */
+  #listen(listener: Listener): void {
+    const key = `${listener.namespace}/${listener.service}`
+    const known = this.#listeners.get(key)
+    const text = JSON.stringify(listener)
+    if (known?.listener === text) return
+    known?.remove()
+    this.#listeners.delete(key)
+    if (listener.url === '') return
+    try {
+      const caller = new ListenerCaller(listener.url, { now: () => this.#runtime.now() })
+      const remove = this.#participants.addListener(
+        listener.namespace,
+        listener.service,
+        listener.registration,
+        caller,
+      )
+      this.#listeners.set(key, { listener: text, remove })
+    } catch (thrown) {
+      // It was stored by an earlier version: what is addressed to it waits, and parks when its time is over.
+      this.#log('error', `service ${key} can't be called: ${EscrowError.from(thrown).message}`)
+    }
+  }
+
+  async #listenHttp(engine: Engine): Promise<void> {
+    this.#http = new HttpServer({
+      ...this.#config.http,
+      methods: this.#methods(engine),
+      coordination: engine,
+      requestBytesMax: REQUEST_BYTES_MAX,
+      connectionsMax: HTTP_CONNECTIONS_MAX,
+    })
+    this.#addresses = { ...this.#addresses, http: await this.#http.start() }
+  }
+
+  async #listenGrpc(engine: Engine, hosts: SessionHosts): Promise<void> {
+    const session = sessionService({ hosts, limits: this.#config.limits, runtime: this.#runtime })
+    const now = () => this.#runtime.now()
+    const methods = this.#methods(engine).values()
+    this.#grpc = new GrpcServer({
+      ...this.#config.grpc,
+      services: [
+        unaryService({ methods, now, requestBytesMax: REQUEST_BYTES_MAX }),
+        session,
+        healthService(engine, [COORDINATOR_SERVICE.typeName, session.descriptor.typeName]),
+      ],
+      messageBytesMax: MESSAGE_BYTES_MAX,
+    })
+    this.#addresses = { ...this.#addresses, grpc: await this.#grpc.start() }
+  }
+
+  #sharedMethods: ReturnType<typeof unaryMethods> | undefined
+
+  /** One door for both servers: their calls are counted together. */
+  #methods(engine: Engine): ReturnType<typeof unaryMethods> {
+    this.#sharedMethods ??= unaryMethods({
+      coordination: engine,
+      now: () => this.#runtime.now(),
+      inFlightMax: this.#config.callsMax,
+      isStopping: () => this.#isClosing,
+    })
+    return this.#sharedMethods
+  }
+
+  async #close(graceMs: number): Promise<void> {
+    this.#isClosing = true
+    // Sessions and calls first, while there is an engine to answer them; and the sessions before the server that carries
+    // them, which ends its connections at their next keepalive once it stops.
+    const endMs = this.#runtime.monotonic() + graceMs + SESSION_GRACE_MS
+    const stopGrpc = () => this.#grpc?.stop(Math.max(0, endMs - this.#runtime.monotonic()))
+    await Promise.all([this.#http?.stop(graceMs), this.#hosts?.drain().then(stopGrpc)])
+    for (const { remove } of this.#listeners.values()) remove()
+    this.#listeners.clear()
+    await this.#engine?.stop()
+    await this.#opened?.close()
+    for (const [name, broker] of this.#brokers) {
+      await broker
+        .close()
+        .catch((thrown) =>
+          this.#log('warn', `broker ${name} could not be closed: ${EscrowError.from(thrown).message}`),
+        )
+    }
+    this.#addresses = {}
+  }
+}
+
+async function makeBroker(name: string, make: () => Broker | Promise<Broker>): Promise<Broker> {
+  try {
+    return await make()
+  } catch (thrown) {
+    if (thrown instanceof EscrowError) throw thrown
+    throw new EscrowError('invalidArgument', `option brokers.${name}: it can't be made: ${String(thrown)}`, {
+      cause: thrown,
+    })
+  }
+}
+
+const notStarted = (): EscrowError => new EscrowError('shuttingDown', 'this coordinator has not been started')
+
+function logProblems(level: Parameters<Log>[0], message: string): void {
+  if (level !== 'info') process.stderr.write(`escrow ${level}: ${message}\n`)
+}

@@ -1,0 +1,38 @@
+/** What an application imports: a coordinator of its own, or the service's side of one that runs elsewhere. */
+export type { Broker, BrokerMessage, PublishOutcome } from './broker/broker.ts'
+export {
+  type BrokerFactory,
+  type Config,
+  defineConfig,
+  type EscrowOptions,
+  type ListeningParticipantOptions,
+  parseConfig,
+} from './config.ts'
+export {
+  type CallOptions,
+  type Coordinator,
+  type CoordinatorDependencies,
+  type CoordinatorOperations,
+  createCoordinator,
+  type Log,
+  type MemoryBroker,
+  memory,
+} from './coordinator.ts'
+export type {
+  CommitRequest,
+  DeliveryView,
+  ExecutionRef,
+  ListRequest,
+  ListResponse,
+  PrepareRequest,
+  PrepareResponse,
+  Registration,
+  RetryRequest,
+  RollbackRequest,
+  StatusResponse,
+  TransactionRef,
+} from './core/api.ts'
+export type { HalfMessageInput } from './core/envelope.ts'
+export type { ErrorDetails, ErrorFamily } from './core/errors.ts'
+export type { Runtime } from './core/runtime.ts'
+export * from './participant/index.ts'

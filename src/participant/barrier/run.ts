@@ -1,0 +1,357 @@
+/**
+ * One local transaction behind the barrier. Source of the idea: DTM's sub-transaction barrier (dtm-labs/client,
+ * dtmcli/barrier.go); the rules are in protos/escrow/v1/BARRIER.md.
+ *
+ * | where it is  | what was sent                          | leaves by                                                      |
+ * |--------------|----------------------------------------|----------------------------------------------------------------|
+ * | opening      | BEGIN, the row, a savepoint: one trip  | row written → working; key taken → repeated; not ours → refused |
+ * | working      | the caller's statements                | resolves → committing; refuses → refusing; throws → ROLLBACK    |
+ * | refusing     | savepoint undone, row changed, COMMIT  | as committing                                                   |
+ * | committing   | the guard, then COMMIT: one trip       | COMMIT → done; a server's error → ROLLBACK; silence → uncertain |
+ * | repeated     | the row of the earlier one is read     | its outcome is given again                                      |
+ */
+import type { FixedBody } from '../../core/api.ts'
+import { EscrowError } from '../../core/errors.ts'
+import { Refusal } from '../refusal.ts'
+import { decodeFixedBodies, encodeFixedBodies } from './fixed-bodies.ts'
+import {
+  bytesLiteral,
+  type Checkout,
+  checkOut,
+  literal,
+  type PostgresClient,
+  type PostgresPool,
+  sendText,
+  sqlState,
+} from './postgres-client.ts'
+import type { BarrierTable } from './table.ts'
+
+/** What a barrier row is about. `action` and `compensation` are for the steps of sagas. */
+export type BarrierOperation = 'local' | 'deliver' | 'action' | 'compensation'
+
+/** Whose row it is: the local transaction that `sendInTransaction` gives, a message that a handler was given, or the like. */
+export interface BarrierSubject {
+  readonly operation: BarrierOperation
+  readonly namespace: string
+  readonly executionId: string
+  /** The database that the coordinator was told; another one than the barrier's is refused. Empty: not told. */
+  readonly databaseId?: string | undefined
+  /** How long ago its outcome was first asked for, in milliseconds. */
+  readonly ageMs?: (() => number) | undefined
+  /** The bodies that were fixed, complete and within the limits; throws otherwise. Asked for before COMMIT. */
+  readonly sealBodies?: (() => readonly FixedBody[]) | undefined
+  /** Takes over the bodies of a transaction that had been committed before. */
+  readonly restoreBodies?: ((bodies: readonly FixedBody[]) => void) | undefined
+}
+
+/** The isolation level of a local transaction. */
+export type Isolation = 'read committed' | 'repeatable read' | 'serializable'
+
+/** What `run` needs to know of its barrier. */
+export interface RunContext {
+  readonly table: BarrierTable
+  readonly lockTimeoutMs: number
+  readonly resultBytesMax: number
+  readonly retentionMs: number
+}
+
+/** One call of `run`. */
+export interface RunRequest<T> {
+  readonly subject: BarrierSubject
+  readonly connection: PostgresClient | PostgresPool
+  readonly work: (client: PostgresClient) => Promise<T> | T
+  readonly isolation: Isolation | undefined
+}
+
+/** How often a transaction is begun again because another one of the same key ended in between. */
+const OPEN_TRIES_MAX = 5
+const GUARD = 'escrow: another transaction'
+const ISOLATIONS: readonly unknown[] = ['read committed', 'repeatable read', 'serializable', undefined]
+
+/** Does the work and writes the row in one local transaction, or gives the outcome of the one that did before. */
+export async function runBehindBarrier<T>(context: RunContext, request: RunRequest<T>): Promise<T> {
+  checkRequest(context, request)
+  // Before a connection is taken: a text that has no form in SQL throws here.
+  const key = keyCondition(request.subject)
+  const checkout = await checkOut(request.connection)
+  const run = new Run(context, request, checkout, key)
+  try {
+    return await run.run()
+  } finally {
+    checkout.release(run.isBroken)
+  }
+}
+
+function checkRequest(context: RunContext, { subject, isolation }: RunRequest<unknown>): void {
+  if (subject.databaseId && subject.databaseId !== context.table.databaseId) {
+    throw new EscrowError(
+      'wouldNotShareTransaction',
+      `prepared for database ${subject.databaseId}, but this barrier stands in ${context.table.databaseId}`,
+    )
+  }
+  // A rollback row that settled it may have been swept: what starts so late could commit what was rolled back.
+  if (subject.ageMs !== undefined && subject.ageMs() > context.retentionMs / 2) {
+    throw new EscrowError('barrierRefused', 'the local transaction starts later than the barrier remembers')
+  }
+  if (!ISOLATIONS.includes(isolation))
+    throw new EscrowError('invalidArgument', `isolation ${String(isolation)} is not one`)
+}
+
+function keyCondition({ namespace, executionId, operation }: BarrierSubject): string {
+  return `namespace = ${literal(namespace)} and execution_id = ${literal(executionId)} and operation = ${literal(operation)}`
+}
+
+class Run<T> {
+  /** The connection is in a state that nobody knows: it must not be used again. */
+  isBroken = false
+  readonly #context: RunContext
+  readonly #request: RunRequest<T>
+  readonly #client: PostgresClient
+  readonly #key: string
+  readonly #mayRefuse: boolean
+  #xid = ''
+
+  constructor(context: RunContext, request: RunRequest<T>, checkout: Checkout, key: string) {
+    const { subject } = request
+    this.#context = context
+    this.#request = request
+    this.#client = checkout.client
+    this.#mayRefuse = subject.operation !== 'local'
+    this.#key = key
+  }
+
+  async run(): Promise<T> {
+    const repeated = await this.#open()
+    if (repeated !== undefined) return repeated.result as T
+    let result: T
+    try {
+      result = await this.#request.work(this.#client)
+    } catch (error) {
+      if (this.#mayRefuse && error instanceof Refusal) await this.#refuse(error)
+      else await this.#rollBack()
+      throw error
+    }
+    await this.#commit(await this.#keep(result))
+    return result
+  }
+
+  /** Begins the transaction with its row; undefined when the work may start, else what a transaction before it left. */
+  async #open(): Promise<{ result: unknown } | undefined> {
+    for (let attempt = 1; attempt <= OPEN_TRIES_MAX; attempt++) {
+      const opened = await this.#tryOpen()
+      if (opened === 'open') return undefined
+      if (opened === 'taken') {
+        const row = await this.#readRow()
+        if (row !== undefined) return this.#repeat(row)
+      }
+      // The row was swept, or its transaction ended after our snapshot: a new one sees clearly.
+    }
+    throw new EscrowError(
+      'overloaded',
+      `the barrier row changed hands ${OPEN_TRIES_MAX} times while it was asked for`,
+    )
+  }
+
+  async #tryOpen(): Promise<'open' | 'taken' | 'again'> {
+    try {
+      const results = await sendText(this.#client, this.#openText())
+      if (results[1]?.rows[0]?.fresh !== true) throw this.#alreadyOpen()
+      const row = results[2]?.rows[0]
+      if (row === undefined) {
+        await this.#rollBack()
+        return 'taken'
+      }
+      this.#xid = String(row.xid)
+      return 'open'
+    } catch (error) {
+      if (error instanceof EscrowError) throw error
+      if (sqlState(error) === '25P02') throw this.#alreadyOpen()
+      await this.#rollBack()
+      // Under REPEATABLE READ and SERIALIZABLE: the row's transaction ended after our snapshot. The work hasn't begun.
+      if (sqlState(error) === '40001') return 'again'
+      if (sqlState(error) === '55P03') throw this.#keyIsHeld(error)
+      throw error
+    }
+  }
+
+  #openText(): string {
+    const { table, lockTimeoutMs } = this.#context
+    const { subject, isolation } = this.#request
+    const values = [subject.namespace, subject.executionId, subject.operation].map(literal).join(', ')
+    // A transaction of our own began with this very text, so its now() is the text's; in one that was open before it
+    // is older, and nothing may be written. The lock time-out holds for the row alone: the work has the caller's.
+    return `begin${isolation === undefined ? '' : ` isolation level ${isolation}`};
+select now() = statement_timestamp() as fresh,
+  set_config('escrow.lock_timeout', current_setting('lock_timeout'), true),
+  set_config('lock_timeout', case when now() = statement_timestamp() then '${lockTimeoutMs}' else current_setting('lock_timeout') end, true);
+insert into ${table.name} (namespace, execution_id, operation, outcome)
+  select ${values}, 'committed' from ${table.name}
+  where namespace = '' and execution_id = '' and operation = 'database'
+    and result = ${literal(table.databaseId)} and now() = statement_timestamp()
+  on conflict (namespace, execution_id, operation) do nothing
+  returning pg_current_xact_id()::text as xid, set_config('lock_timeout', current_setting('escrow.lock_timeout'), true)${
+    this.#mayRefuse ? ';\nsavepoint escrow_work' : ''
+  }`
+  }
+
+  #alreadyOpen(): EscrowError {
+    // Out of a pool it was left open by somebody who is gone; a connection of the caller's stays as it is.
+    this.isBroken = true
+    return new EscrowError(
+      'wouldNotShareTransaction',
+      'a transaction is open on this connection already: the barrier begins and ends its own',
+    )
+  }
+
+  #keyIsHeld(cause: unknown): EscrowError {
+    const ms = this.#context.lockTimeoutMs
+    return new EscrowError(
+      'overloaded',
+      `another transaction of this execution has been open for over ${ms} ms`,
+      { cause },
+    )
+  }
+
+  /** The row that took the key, or undefined when it is gone. Throws when the table isn't the one it was. */
+  async #readRow(): Promise<BarrierRow | undefined> {
+    const { table } = this.#context
+    const results = await sendText(
+      this.#client,
+      `select outcome, reason, result, bodies from ${table.name} where ${this.#key};
+select result from ${table.name} where namespace = '' and execution_id = '' and operation = 'database'`,
+    )
+    const databaseId = results[1]?.rows[0]?.result
+    if (databaseId !== table.databaseId) {
+      throw new EscrowError(
+        'wouldNotShareTransaction',
+        `the connection leads to database ${String(databaseId)}, but this barrier stands in ${table.databaseId}`,
+      )
+    }
+    return results[0]?.rows[0] as BarrierRow | undefined
+  }
+
+  #repeat(row: BarrierRow): { result: unknown } {
+    if (row.outcome === 'rolledBack') {
+      throw new EscrowError(
+        'barrierRefused',
+        'a check-back has settled this local transaction as rolled back',
+      )
+    }
+    if (row.outcome === 'refused') throw new Refusal(row.reason ?? '')
+    if (row.bodies !== null) this.#request.subject.restoreBodies?.(decodeFixedBodies(row.bodies))
+    return { result: row.result === null ? undefined : JSON.parse(row.result) }
+  }
+
+  /** The statement that keeps result and bodies in the row; empty when there is nothing to keep. */
+  async #keep(result: T): Promise<string> {
+    try {
+      const bodies = this.#request.subject.sealBodies?.() ?? []
+      const sets: string[] = []
+      const json = resultJson(result, this.#context.resultBytesMax)
+      if (json !== undefined) sets.push(`result = ${literal(json)}`)
+      if (bodies.length > 0) sets.push(`bodies = ${bytesLiteral(encodeFixedBodies(bodies))}`)
+      return sets.length === 0
+        ? ''
+        : `update ${this.#context.table.name} set ${sets.join(', ')} where ${this.#key};\n`
+    } catch (error) {
+      await this.#rollBack()
+      throw error
+    }
+  }
+
+  async #refuse(refusal: Refusal): Promise<void> {
+    const { name } = this.#context.table
+    await this.#commit(
+      `update ${name} set outcome = 'refused', reason = ${literal(refusal.message.replaceAll('\0', ''))} where ${this.#key};\n`,
+      'rollback to savepoint escrow_work;\n',
+    )
+  }
+
+  /**
+   * Commits. The guard stands before the row's last words and before COMMIT in one text: PostgreSQL drops the rest of a
+   * text after an error, so what began or ended a transaction in between can't be committed under our row.
+   */
+  async #commit(keep: string, undo = ''): Promise<void> {
+    const text = `${undo}select (case when pg_current_xact_id_if_assigned()::text = '${this.#xid}' then '1' else '${GUARD}' end)::int,
+  case when current_setting('synchronous_commit') = 'off' then set_config('synchronous_commit', 'on', true) end;
+${keep}commit`
+    let command: string | undefined
+    try {
+      command = (await sendText(this.#client, text)).at(-1)?.command
+    } catch (error) {
+      throw await this.#commitError(error)
+    }
+    if (command === 'COMMIT') return
+    await this.#rollBack()
+    throw transactionFailed(`COMMIT was answered with ${String(command)}`)
+  }
+
+  async #commitError(error: unknown): Promise<unknown> {
+    const state = sqlState(error)
+    if (state === undefined) {
+      this.isBroken = true
+      return new EscrowError(
+        'uncertain',
+        'the connection was lost while the local transaction was being committed',
+        {
+          cause: error,
+        },
+      )
+    }
+    await this.#rollBack()
+    if (state === '25P02') return transactionFailed('a statement failed and the work went on', error)
+    const isGuard = state === '22P02' && error instanceof Error && error.message.includes(GUARD)
+    // 3B001 and 25P01: the savepoint to which a refusal returns is gone, with the transaction that it was set in.
+    if (!isGuard && state !== '3B001' && state !== '25P01') return error
+    return new EscrowError('wouldNotShareTransaction', 'the work began or ended a transaction by itself', {
+      cause: error,
+    })
+  }
+
+  async #rollBack(): Promise<void> {
+    try {
+      await this.#client.query('rollback')
+    } catch {
+      // The server rolls back what a lost connection leaves; what matters here is the error that led to this.
+      this.isBroken = true
+    }
+  }
+}
+
+interface BarrierRow {
+  readonly outcome: 'committed' | 'rolledBack' | 'refused'
+  readonly reason: string | null
+  readonly result: string | null
+  readonly bodies: Uint8Array | null
+}
+
+function transactionFailed(message: string, cause?: unknown): EscrowError {
+  return new EscrowError('localTransactionFailed', `the local transaction was rolled back: ${message}`, { cause })
+}
+
+// What a statement answers isn't a result of the business: `(client) => client.query(…)` keeps nothing.
+function resultJson(result: unknown, bytesMax: number): string | undefined {
+  if (result === undefined || isQueryResult(result) || (Array.isArray(result) && result.some(isQueryResult)))
+    return undefined
+  const json = JSON.stringify(result) as string | undefined
+  if (json === undefined) return undefined
+  const bytes = Buffer.byteLength(json)
+  if (bytes <= bytesMax) return json
+  throw new EscrowError(
+    'tooLarge',
+    `the result is ${bytes} bytes of JSON, over the limit resultBytesMax of ${bytesMax}`,
+    {
+      details: { limit: 'resultBytesMax', max: String(bytesMax), actual: String(bytes) },
+    },
+  )
+}
+
+function isQueryResult(value: unknown): boolean {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    'command' in value &&
+    'rowCount' in value &&
+    'rows' in value
+  )
+}

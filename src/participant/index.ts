@@ -1,0 +1,39 @@
+/** The service's side: a session with a coordinator, handlers, checkers and the barrier. */
+export type {
+  CheckBackRequest,
+  FixedBody,
+  Resolution,
+  TransactionStatus,
+  TransactionView,
+} from '../core/api.ts'
+export type { Headers, Limits, TraceContext } from '../core/envelope.ts'
+export { ERROR_CODES, type ErrorCode, EscrowError } from '../core/errors.ts'
+export type { CheckBackPolicy, RetryPolicy } from '../core/message.ts'
+export {
+  type PostgresBarrier,
+  type PostgresBarrierOptions,
+  postgresBarrier,
+  type RunOptions,
+} from './barrier/postgres-barrier.ts'
+export type { PostgresClient, PostgresPool } from './barrier/postgres-client.ts'
+export type { BarrierOperation, BarrierSubject, Isolation } from './barrier/run.ts'
+export type { BodyInput } from './body.ts'
+export type { CheckerAnswer, CheckerInput, TransactionChecker } from './checker.ts'
+export { type ConnectOptions, connect } from './connect.ts'
+export type { ConnectionState, OpenStream } from './connection.ts'
+export type { LocalTransaction, OutgoingMessage, TransactionRequest } from './local-transaction.ts'
+export {
+  type ListeningParticipant,
+  type ListenOptions,
+  type ListenPorts,
+  type Participant,
+  type ParticipantOptions,
+  participant,
+} from './participant.ts'
+export type { MessageHandler, ReceivedMessage } from './received-message.ts'
+export { Refusal, refuse } from './refusal.ts'
+export type { RequestOptions } from './requests.ts'
+export type { TransactionResult } from './send-in-transaction.ts'
+export type { Handlers } from './serving.ts'
+export type { Session } from './session.ts'
+export type { SessionOptions } from './session-options.ts'

@@ -1,0 +1,386 @@
+import type {
+  CommitRequest,
+  ExecutionRef,
+  ListRequest,
+  ListResponse,
+  Operation,
+  Operations,
+  PrepareRequest,
+  PrepareResponse,
+  RetryRequest,
+  RollbackRequest,
+  StatusResponse,
+  TransactionRef,
+  TransactionView,
+} from '../core/api.ts'
+import { DEFAULT_LIMITS, type Limits } from '../core/envelope.ts'
+import { EscrowError } from '../core/errors.ts'
+import { mintTransactionId, orderingKeyRouting } from '../core/ids.ts'
+import type { Runtime } from '../core/runtime.ts'
+import type { CoordinatorItem, ServiceItem, WelcomeItem } from '../wire/items.ts'
+import { type CheckerInput, toChecker } from './checker.ts'
+import { Connection, type Link, type OpenStream } from './connection.ts'
+import type { LocalTransaction, TransactionRequest } from './local-transaction.ts'
+import { Registrations } from './registrations.ts'
+import { type RequestOptions, Requests } from './requests.ts'
+import { sendInTransaction, type TransactionResult } from './send-in-transaction.ts'
+import { type Handlers, Serving } from './serving.ts'
+import { parseSessionOptions, type SessionOptions } from './session-options.ts'
+import { activeTrace } from './tracing.ts'
+
+/** How long a draining coordinator is given to answer what it has. */
+const DRAIN_TIMEOUT_MS = 5000
+
+/**
+ * A service's session with a coordinator. It reconnects by itself; what was unanswered is sent again under the same ids, in
+ * the same order. Requests reject with `EscrowError`: `disconnected` or `deadlineExceeded` when nothing was done,
+ * `uncertain` when nobody knows, `overloaded` when 65,536 requests are unanswered, or what the coordinator answered.
+ */
+export class Session {
+  readonly namespace: string
+  readonly service: string
+  readonly #runtime: Runtime
+  readonly #requests: Requests
+  readonly #serving: Serving
+  readonly #registrations: Registrations
+  readonly #connection: Connection
+  readonly #closeTimeoutMs: number
+  readonly #connectTimeoutMs: number
+  #limits = DEFAULT_LIMITS
+  #session = ''
+  #routings: readonly string[] = []
+  #counter = 0
+  #link: Link | undefined
+  #draining: { readonly link: Link; cancel(): void } | undefined
+  #closing: Promise<void> | undefined
+  #first: { resolve(): void; reject(error: EscrowError): void; stop(): void } | undefined
+
+  /** Use `connect`. */
+  constructor(open: OpenStream, options: SessionOptions) {
+    const settings = parseSessionOptions(options)
+    const { runtime, deliveriesMax, checkBacksMax, onConnection } = settings
+    this.namespace = settings.namespace
+    this.service = settings.service
+    this.#closeTimeoutMs = settings.closeTimeoutMs
+    this.#connectTimeoutMs = settings.connectTimeoutMs
+    this.#runtime = runtime
+    this.#requests = new Requests(runtime)
+    this.#serving = new Serving(runtime, { deliveriesMax, checkBacksMax })
+    this.#registrations = new Registrations()
+    this.#connection = new Connection({
+      open,
+      runtime,
+      handshakeTimeoutMs: settings.connectTimeoutMs,
+      hello: (previousSession) => ({
+        type: 'hello',
+        namespace: this.namespace,
+        service: this.service,
+        deliveriesMax,
+        checkBacksMax,
+        previousSession,
+        registration: this.#registrations.forHello(),
+      }),
+      onWelcome: (link, welcome) => this.#onWelcome(link, welcome),
+      onItem: (link, item) => this.#onItem(link, item),
+      onBatch: () => this.#finishDrain(),
+      onDrain: (link) => this.#onDrain(link),
+      onLost: () => this.#onLost(),
+      onState: (state) => quietly(() => onConnection?.(state)),
+      onFailure: (error) => this.#onFailure(error),
+    })
+  }
+
+  /** Connects for the first time; resolves at the welcome. */
+  open(): Promise<void> {
+    const timeoutMs = this.#connectTimeoutMs
+    return new Promise((resolve, reject) => {
+      let last: EscrowError | undefined
+      const stop = this.#runtime.setTimer(() => {
+        const error = new EscrowError(
+          'disconnected',
+          `no coordinator welcomed the session within ${timeoutMs} ms`,
+          { cause: last },
+        )
+        this.#first = undefined
+        this.#connection.close()
+        reject(error)
+      }, timeoutMs)
+      const keep = (error: EscrowError): void => {
+        last = error
+        if (error.family === 'refused') reject(error)
+      }
+      this.#first = { resolve, reject: keep, stop }
+      this.#connection.connect()
+    })
+  }
+
+  #onFailure(error: EscrowError): boolean {
+    const first = this.#first
+    // Later on a refusal may end by itself, as when a configuration is corrected: it is tried again.
+    if (first === undefined) return false
+    first.reject(error)
+    if (error.family !== 'refused') return false
+    first.stop()
+    this.#first = undefined
+    return true
+  }
+
+  #onWelcome(link: Link, welcome: WelcomeItem): void {
+    this.#link = link
+    this.#limits = welcome.limits
+    this.#session = welcome.session
+    this.#routings = welcome.routings
+    this.#counter = 0
+    const send = link.stream.send.bind(link.stream)
+    this.#registrations.connected(send)
+    this.#requests.connected({ window: Math.max(1, welcome.commandsMax), send })
+    this.#first?.stop()
+    this.#first?.resolve()
+    this.#first = undefined
+  }
+
+  #onItem(link: Link, item: CoordinatorItem): void {
+    switch (item.type) {
+      case 'reply':
+        this.#requests.answered(item.commandId, item.response)
+        break
+      case 'failure':
+        this.#requests.failed(item.commandId, item.error)
+        break
+      case 'registered':
+        this.#registrations.registered(item.number, item.error)
+        break
+      case 'delivery':
+        this.#serving.deliver(item.request, (response) => {
+          this.#answer(link, { type: 'deliveryAnswer', callId: item.callId, response })
+        })
+        break
+      case 'checkBack':
+        this.#serving.checkBack(item.request, (response) => {
+          this.#answer(link, { type: 'checkBackAnswer', callId: item.callId, response })
+        })
+        break
+      default:
+      // The connection has seen the welcome and the drain itself.
+    }
+  }
+
+  // An answer belongs to the stream that its call came on; the coordinator takes a lost one as unknown and calls again.
+  #answer(link: Link, item: ServiceItem): void {
+    // One that can't be sent, as bodies over a frame's limit, is not sent: the coordinator's time-out takes it as unknown.
+    quietly(() => {
+      if (link.alive) link.stream.send(item)
+    })
+    this.#finishDrain()
+  }
+
+  #onDrain(link: Link): void {
+    if (this.#draining !== undefined) return
+    const cancel = this.#runtime.setTimer(() => this.#connection.reconnect(link), DRAIN_TIMEOUT_MS)
+    this.#draining = { link, cancel }
+    this.#requests.hold()
+    this.#finishDrain()
+  }
+
+  // New requests wait until the old ones are answered: their order is kept, and two links never share a session.
+  #finishDrain(): void {
+    if (this.#draining === undefined || this.#requests.inWindow > 0 || this.#serving.running > 0) return
+    this.#connection.reconnect(this.#draining.link)
+  }
+
+  #onLost(): void {
+    this.#link = undefined
+    this.#draining?.cancel()
+    this.#draining = undefined
+    this.#registrations.lost()
+    this.#requests.lost()
+  }
+
+  /** What requests are held to, as the coordinator told it. */
+  get limits(): Limits {
+    return this.#limits
+  }
+
+  /** Whether a coordinator is connected at this moment. */
+  get connected(): boolean {
+    return this.#link !== undefined
+  }
+
+  /** Serves a checker. Resolves when its name is durable; rejects with `invalidArgument`, or with what the coordinator answers. */
+  async registerChecker(name: string, checker: CheckerInput): Promise<void> {
+    this.#refuseClosed()
+    const parsed = toChecker(checker)
+    this.#serving.addChecker(name, parsed)
+    try {
+      await this.#registrations.add({ checkers: [name], handlers: [], databaseId: parsed.databaseId ?? '' })
+    } catch (error) {
+      this.#serving.removeChecker(name)
+      throw error
+    }
+  }
+
+  /**
+   * Serves handlers, each reached as `service/handler`. With the barrier that stands behind them, further attempts of a
+   * message come only to those who have the same database. Resolves when the names are durable; rejects as `registerChecker`.
+   */
+  async registerHandlers(
+    handlers: Handlers,
+    options: { barrier?: BarrierOfHandlers | undefined } = {},
+  ): Promise<void> {
+    this.#refuseClosed()
+    const { barrier } = options
+    this.#serving.addHandlers(handlers)
+    if (barrier?.checker !== undefined) this.#serving.attach(barrier.checker)
+    try {
+      await this.#registrations.add({
+        checkers: [],
+        handlers: Object.keys(handlers),
+        databaseId: barrier?.databaseId ?? '',
+      })
+    } catch (error) {
+      this.#serving.removeHandlers(Object.keys(handlers))
+      throw error
+    }
+  }
+
+  #refuseClosed(): void {
+    if (this.#closing !== undefined) throw new EscrowError('disconnected', 'the session is closed')
+  }
+
+  /** Holds messages. Durable once it resolves; repeated under the same id, it answers the same. */
+  prepare(request: PrepareRequest, options: RequestOptions = {}): Promise<PrepareResponse> {
+    const id = request.id || this.#mintId(request.orderingKey)
+    if (id instanceof EscrowError) return Promise.reject(id)
+    return this.#submit('prepare', { ...request, id, trace: request.trace ?? activeTrace() }, options)
+  }
+
+  // Minted when the request is made and sent in that order: the coordinator knows this session's next id without a look-up.
+  #mintId(orderingKey: string | undefined): string | EscrowError {
+    let routing: string
+    if (orderingKey) {
+      try {
+        routing = orderingKeyRouting(orderingKey)
+      } catch (error) {
+        return EscrowError.from(error)
+      }
+    } else {
+      routing = this.#routings[this.#counter % this.#routings.length] ?? this.#session
+    }
+    this.#counter++
+    return mintTransactionId(routing, this.#session, this.#counter)
+  }
+
+  /** Says that the local transaction committed. Durable and irrevocable once it resolves; harmless to repeat. */
+  commit(request: CommitRequest, options: RequestOptions = {}): Promise<StatusResponse> {
+    return this.#submit('commit', request, options)
+  }
+
+  /** Says that the local transaction rolled back. Durable and irrevocable once it resolves; harmless to repeat. */
+  rollback(request: RollbackRequest, options: RequestOptions = {}): Promise<StatusResponse> {
+    return this.#submit('rollback', request, options)
+  }
+
+  /** Says that nobody knows how the local transaction ended: its checker is asked at once. */
+  requestCheckBack(request: TransactionRef, options: RequestOptions = {}): Promise<StatusResponse> {
+    return this.#submit('requestCheckBack', request, options)
+  }
+
+  /** Reads one transaction, exactly. */
+  get(request: TransactionRef, options: RequestOptions = {}): Promise<TransactionView> {
+    return this.#submit('get', request, options)
+  }
+
+  /** Lists transactions as they were at the time that the answer names. */
+  list(request: ListRequest = {}, options: RequestOptions = {}): Promise<ListResponse> {
+    return this.#submit('list', request, options)
+  }
+
+  /** Resolves when the transaction has ended or is parked. Default time-out 300,000 ms. */
+  wait(request: TransactionRef, options: RequestOptions = {}): Promise<TransactionView> {
+    return this.#submit('wait', request, options)
+  }
+
+  /** Tries again what is parked. */
+  retry(request: RetryRequest, options: RequestOptions = {}): Promise<StatusResponse> {
+    return this.#submit('retry', request, options)
+  }
+
+  /** Gives up one parked execution. */
+  skip(request: ExecutionRef, options: RequestOptions = {}): Promise<StatusResponse> {
+    return this.#submit('skip', request, options)
+  }
+
+  /** Undoes a parked saga. */
+  compensate(request: ExecutionRef, options: RequestOptions = {}): Promise<StatusResponse> {
+    return this.#submit('compensate', request, options)
+  }
+
+  #submit<Op extends Operation>(
+    op: Op,
+    request: Operations[Op]['request'],
+    options: RequestOptions,
+  ): Promise<Operations[Op]['response']> {
+    const inNamespace =
+      request.namespace === undefined && this.namespace !== 'default'
+        ? { ...request, namespace: this.namespace }
+        : request
+    return this.#requests.submit(op, inNamespace, options)
+  }
+
+  /**
+   * Sends messages that are delivered if, and only if, the local transaction of `callback` commits.
+   *
+   * When the callback resolves, its local transaction counts as committed. When it throws, nobody knows: the checker is
+   * asked at once, and the error is thrown on. When the local transaction is committed but the coordinator doesn't
+   * acknowledge that, this resolves nevertheless, with `acknowledged: false`: the check-back settles it, and an error
+   * would invite the caller to do the work twice. Rejects with what the callback threw, with what `prepare` rejects
+   * with (then nothing happened, or with `uncertain` nothing will), with `resolutionConflict` when the transaction was
+   * settled as rolled back meanwhile, and with `barrierRefused` when that had happened before, under the same id.
+   */
+  sendInTransaction<T>(
+    request: TransactionRequest,
+    callback: (tx: LocalTransaction) => Promise<T> | T,
+    options: RequestOptions = {},
+  ): Promise<TransactionResult<T>> {
+    const context = { namespace: this.namespace, limits: this.#limits, runtime: this.#runtime }
+    const databaseId = request.databaseId ?? this.#serving.databaseOf(request.checker)
+    return sendInTransaction({
+      session: this,
+      context,
+      request: { ...request, databaseId },
+      callback,
+      options,
+    })
+  }
+
+  /** Takes nothing new, waits for what is unanswered (at most `closeTimeoutMs`), and ends the session. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    const error = new EscrowError('disconnected', 'the session is closed')
+    await Promise.all([
+      this.#requests.close(error, this.#closeTimeoutMs),
+      this.#serving.idle(this.#closeTimeoutMs),
+    ])
+    this.#serving.stop()
+    this.#registrations.close(error)
+    this.#connection.close()
+  }
+}
+
+/** The barrier behind handlers. */
+export interface BarrierOfHandlers {
+  readonly databaseId: string
+  readonly checker?: Parameters<Serving['attach']>[0] | undefined
+}
+
+function quietly(work: () => void): void {
+  try {
+    work()
+  } catch {
+    // A logger that fails must not end a session.
+  }
+}

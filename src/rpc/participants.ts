@@ -1,0 +1,242 @@
+/**
+ * The participants that can be called now: those that hold a session, and those that listen. They are chosen in turns,
+ * each as long as its window has room; whoever is slow is passed over once its window is full.
+ */
+import type { CheckBackRequest, DeliverRequest, Registration } from '../core/api.ts'
+import type { Destination, Namespace } from '../core/ids.ts'
+import type { Runtime } from '../core/runtime.ts'
+import type { CheckBackOutcome, DeliveryOutcome, Outlet, Route } from '../engine/outlet.ts'
+import type { CoordinatorItem } from '../wire/items.ts'
+import { type Caller, ListenerReceiver } from './listener-receiver.ts'
+import { type Choice, type Receiver, Receivers } from './receivers.ts'
+import { SessionCalls } from './session-calls.ts'
+
+export type { Caller } from './listener-receiver.ts'
+
+/** How late a time-out may be noticed: one timer looks after all calls. */
+export const TICK_MS = 100
+
+/** A session that takes part. */
+export interface Participation {
+  readonly calls: SessionCalls
+  /** Serves these names, too; a name that it serves already gets the database of this registration. */
+  register(registration: Registration): void
+  /** Takes no new calls; answers still count. */
+  pause(): void
+  /** Its calls in flight end as `unknown`. */
+  leave(): void
+}
+
+/** What a session takes at once. */
+export interface SessionWindow {
+  readonly deliveriesMax: number
+  readonly checkBacksMax: number
+  send(item: CoordinatorItem): void
+}
+
+interface Scope {
+  readonly destinations: Map<string, Receivers>
+  readonly checkers: Map<string, Receivers>
+}
+
+type RoomCallback = Parameters<Outlet['onRoom']>[0]
+
+export class Participants implements Outlet {
+  readonly #runtime: Pick<Runtime, 'monotonic' | 'setTimer' | 'defer'>
+  readonly #scopes = new Map<string, Scope>()
+  readonly #sessions = new Set<SessionCalls>()
+  readonly #room = new Set<Receivers>()
+  #onRoom: RoomCallback = () => {}
+  #nextSweepMs = Number.POSITIVE_INFINITY
+  #isTicking = false
+  #answersDropped = 0
+
+  constructor(runtime: Pick<Runtime, 'monotonic' | 'setTimer' | 'defer'>) {
+    this.#runtime = runtime
+  }
+
+  /** Answers that came after their call was abandoned, or to no call at all. */
+  get answersDropped(): number {
+    return this.#answersDropped
+  }
+
+  route(namespace: Namespace, destination: Destination, databaseId: string | undefined): Route | undefined {
+    return this.#scopes.get(namespace)?.destinations.get(destination)?.choose(databaseId).member
+  }
+
+  deliver(
+    destination: Destination,
+    request: DeliverRequest,
+    databaseId: string,
+    done: (outcome: DeliveryOutcome) => void,
+  ): void {
+    const receivers = this.#scopes.get(request.namespace)?.destinations.get(destination)
+    const choice = receivers?.choose(databaseId)
+    if (receivers !== undefined && choice?.member !== undefined) {
+      return choice.member.receiver.deliver(request, receivers, done)
+    }
+    this.#runtime.defer(() =>
+      done({ outcome: 'noSession', error: whyNot(`destination ${destination}`, databaseId, choice) }),
+    )
+  }
+
+  checkBack(request: CheckBackRequest, databaseId: string, done: (outcome: CheckBackOutcome) => void): void {
+    const receivers = this.#scopes.get(request.namespace)?.checkers.get(request.checker)
+    const choice = receivers?.choose(databaseId)
+    if (receivers !== undefined && choice?.member !== undefined) {
+      return choice.member.receiver.checkBack(request, receivers, done)
+    }
+    this.#runtime.defer(() =>
+      done({ outcome: 'noSession', error: whyNot(`checker ${request.checker}`, databaseId, choice) }),
+    )
+  }
+
+  onRoom(callback: RoomCallback): void {
+    this.#onRoom = callback
+  }
+
+  /** A session takes part from now on; it serves what is registered through what this returns. */
+  join(namespace: Namespace, service: string, window: SessionWindow): Participation {
+    const lists = new Set<Receivers>()
+    const calls = new SessionCalls({
+      deliveriesMax: window.deliveriesMax,
+      checkBacksMax: window.checkBacksMax,
+      send: window.send,
+      monotonic: () => this.#runtime.monotonic(),
+      defer: (callback) => this.#runtime.defer(callback),
+      expect: (dueMs) => this.#expect(dueMs),
+      freed: (receivers) => this.#freed(receivers, lists),
+      dropped: () => {
+        this.#answersDropped++
+      },
+    })
+    this.#sessions.add(calls)
+    return {
+      calls,
+      register: (registration) => this.#serve(namespace, service, registration, calls, lists),
+      pause: () => calls.stop(),
+      leave: () => {
+        this.#sessions.delete(calls)
+        withdraw(calls, lists)
+        calls.lost()
+      },
+    }
+  }
+
+  /** A participant that listens serves these names from now on, until what this returns is called. */
+  addListener(namespace: Namespace, service: string, registration: Registration, caller: Caller): () => void {
+    const lists = new Set<Receivers>()
+    const receiver = new ListenerReceiver({
+      caller,
+      setTimer: (callback, delayMs) => this.#runtime.setTimer(callback, delayMs),
+      freed: (receivers) => this.#freed(receivers, lists),
+      back: () => {
+        for (const receivers of lists) this.#tellRoom(receivers)
+      },
+    })
+    this.#serve(namespace, service, registration, receiver, lists)
+    return () => {
+      withdraw(receiver, lists)
+      receiver.close()
+    }
+  }
+
+  #serve(
+    namespace: Namespace,
+    service: string,
+    { handlers, checkers, databaseId }: Registration,
+    receiver: Receiver,
+    lists: Set<Receivers>,
+  ): void {
+    let scope = this.#scopes.get(namespace)
+    if (scope === undefined) {
+      scope = { destinations: new Map(), checkers: new Map() }
+      this.#scopes.set(namespace, scope)
+    }
+    const add = (receivers: Receivers): void => {
+      receivers.add(receiver, databaseId)
+      lists.add(receivers)
+      this.#tellRoom(receivers)
+    }
+    for (const handler of handlers)
+      add(this.#destination(scope, namespace, `${service}/${handler}` as Destination))
+    for (const checker of checkers) add(this.#checker(scope, namespace, checker))
+  }
+
+  #destination({ destinations }: Scope, namespace: Namespace, destination: Destination): Receivers {
+    let receivers = destinations.get(destination)
+    if (receivers === undefined) {
+      receivers = new Receivers('takesDelivery', () => this.#onRoom(namespace, { destination }))
+      destinations.set(destination, receivers)
+    }
+    return receivers
+  }
+
+  #checker({ checkers }: Scope, namespace: Namespace, checker: string): Receivers {
+    let receivers = checkers.get(checker)
+    if (receivers === undefined) {
+      receivers = new Receivers('takesCheckBack', () => this.#onRoom(namespace, { checker }))
+      checkers.set(checker, receivers)
+    }
+    return receivers
+  }
+
+  /**
+   * A place has come free. Whoever uses these receivers is told, and of the receiver's other names those under which
+   * somebody was turned away.
+   */
+  #freed(receivers: Receivers, lists: ReadonlySet<Receivers>): void {
+    this.#tellRoom(receivers)
+    for (const other of lists) if (other.wanted) this.#tellRoom(other)
+  }
+
+  /** Told once a turn, and after every answer that was deferred before: who is turned away hears of room afterwards. */
+  #tellRoom(receivers: Receivers): void {
+    receivers.wanted = false
+    if (this.#room.size === 0) {
+      this.#runtime.defer(() => {
+        const told = [...this.#room]
+        this.#room.clear()
+        for (const each of told) each.tellRoom()
+      })
+    }
+    this.#room.add(receivers)
+  }
+
+  #expect(dueMs: number): void {
+    if (dueMs < this.#nextSweepMs) this.#nextSweepMs = dueMs
+    if (this.#isTicking) return
+    this.#isTicking = true
+    this.#runtime.setTimer(() => this.#tick(), TICK_MS)
+  }
+
+  #tick(): void {
+    const nowMs = this.#runtime.monotonic()
+    if (nowMs >= this.#nextSweepMs) {
+      this.#nextSweepMs = Number.POSITIVE_INFINITY
+      for (const calls of this.#sessions) {
+        this.#nextSweepMs = Math.min(this.#nextSweepMs, calls.sweep(nowMs))
+      }
+    }
+    // Nothing in flight: the timer ends, and with it what would keep a process alive.
+    this.#isTicking = [...this.#sessions].some((calls) => calls.size > 0)
+    if (!this.#isTicking) this.#nextSweepMs = Number.POSITIVE_INFINITY
+    else this.#runtime.setTimer(() => this.#tick(), TICK_MS)
+  }
+}
+
+// The names stay when nobody serves them any more: they are bounded by what was ever registered, and mostly soon back.
+function withdraw(receiver: Receiver, lists: Set<Receivers>): void {
+  for (const receivers of lists) receivers.remove(receiver)
+  lists.clear()
+}
+
+function whyNot(what: string, databaseId: string, choice: Choice | undefined): string {
+  const why = choice?.member === undefined ? choice?.why : undefined
+  if (why === 'full') return `everybody who serves ${what} has their window full`
+  if (why === 'database') {
+    const database = databaseId === '' ? 'without a database' : `with database ${databaseId}`
+    return `nobody who serves ${what} is connected ${database}`
+  }
+  return `nobody who serves ${what} is connected`
+}

@@ -1,0 +1,193 @@
+/**
+ * The calls that one session has not answered.
+ *
+ * | state     | who knows what                                  | leaves by                                             |
+ * |-----------|-------------------------------------------------|-------------------------------------------------------|
+ * | asked     | the caller waits                                | its answer; its time-out → abandoned; a lost session  |
+ * | abandoned | the caller was told `unknown`; the place in the window is still taken, because the participant is at it | its answer, which is dropped; after 60 s; a lost session |
+ */
+import type { CheckBackRequest, CheckBackResponse, DeliverRequest, DeliverResponse } from '../core/api.ts'
+import { EscrowError } from '../core/errors.ts'
+import type { CheckBackOutcome, DeliveryOutcome } from '../engine/outlet.ts'
+import type { CoordinatorItem } from '../wire/items.ts'
+import type { Receiver, Receivers } from './receivers.ts'
+
+/** Bodies that one session may have unanswered, in bytes, beside one more: what it doesn't read is kept in memory. */
+export const DELIVERY_BYTES_MAX = 16 << 20
+/** A handler that never ends gives its place back after this long beyond its time-out. */
+export const ABANDONED_MS_MAX = 60_000
+
+const ERROR_CHARS_MAX = 1024
+
+interface Pending {
+  readonly kind: Ended['kind']
+  readonly receivers: Receivers
+  readonly bytes: number
+  readonly timeoutMs: number
+  /** On the monotonic clock: when it is abandoned, then when it is forgotten. */
+  dueMs: number
+  /** Undefined once it is abandoned. */
+  end: Ended | undefined
+}
+
+type Ended =
+  | { readonly kind: 'delivery'; readonly done: (outcome: DeliveryOutcome) => void }
+  | { readonly kind: 'checkBack'; readonly done: (outcome: CheckBackOutcome) => void }
+
+/** What the calls of a session need. */
+export interface SessionCallsOptions {
+  readonly deliveriesMax: number
+  readonly checkBacksMax: number
+  send(item: CoordinatorItem): void
+  /** Monotonic milliseconds. */
+  monotonic(): number
+  defer(callback: () => void): void
+  /** `sweep` must be called soon after this time, on the monotonic clock. */
+  expect(dueMs: number): void
+  /** A place has come free that a call of these receivers held. */
+  freed(receivers: Receivers): void
+  /** An answer came that nobody waits for. */
+  dropped(): void
+}
+
+export class SessionCalls implements Receiver {
+  readonly #options: SessionCallsOptions
+  readonly #pending = new Map<number, Pending>()
+  #nextCallId = 1
+  #deliveries = 0
+  #deliveryBytes = 0
+  #checkBacks = 0
+  #isOpen = true
+
+  constructor(options: SessionCallsOptions) {
+    this.#options = options
+  }
+
+  /** Calls whose place is taken. */
+  get size(): number {
+    return this.#pending.size
+  }
+
+  get takesDelivery(): boolean {
+    return (
+      this.#isOpen &&
+      this.#deliveries < this.#options.deliveriesMax &&
+      this.#deliveryBytes < DELIVERY_BYTES_MAX
+    )
+  }
+
+  get takesCheckBack(): boolean {
+    return this.#isOpen && this.#checkBacks < this.#options.checkBacksMax
+  }
+
+  /** Takes no new calls. */
+  stop(): void {
+    this.#isOpen = false
+  }
+
+  deliver(request: DeliverRequest, receivers: Receivers, done: (outcome: DeliveryOutcome) => void): void {
+    const callId = this.#nextCallId++
+    try {
+      this.#options.send({ type: 'delivery', callId, request })
+    } catch (error) {
+      // It fits no frame. That is no attempt that a participant saw, but one more would end the same way.
+      return this.#options.defer(() => done({ outcome: 'failed', error: textOf(error) }))
+    }
+    this.#deliveries++
+    this.#deliveryBytes += request.body.length
+    this.#add(callId, receivers, request.body.length, request.timeoutMs, { kind: 'delivery', done })
+  }
+
+  checkBack(
+    request: CheckBackRequest,
+    receivers: Receivers,
+    done: (outcome: CheckBackOutcome) => void,
+  ): void {
+    const callId = this.#nextCallId++
+    try {
+      this.#options.send({ type: 'checkBack', callId, request })
+    } catch (error) {
+      return this.#options.defer(() => done({ resolution: 'unknown', bodies: [], error: textOf(error) }))
+    }
+    this.#checkBacks++
+    this.#add(callId, receivers, 0, request.timeoutMs, { kind: 'checkBack', done })
+  }
+
+  #add(callId: number, receivers: Receivers, bytes: number, timeoutMs: number, end: Ended): void {
+    const dueMs = this.#options.monotonic() + timeoutMs
+    this.#pending.set(callId, { kind: end.kind, receivers, bytes, timeoutMs, dueMs, end })
+    this.#options.expect(dueMs)
+  }
+
+  /** The participant answered a delivery. */
+  deliveryAnswered(callId: number, response: DeliverResponse): void {
+    const end = this.#answered(callId, 'delivery')
+    if (end?.kind === 'delivery')
+      end.done({ outcome: response.outcome, error: response.error.slice(0, ERROR_CHARS_MAX) })
+  }
+
+  /** The participant answered a check-back. */
+  checkBackAnswered(callId: number, response: CheckBackResponse): void {
+    const end = this.#answered(callId, 'checkBack')
+    if (end?.kind === 'checkBack') end.done({ ...response, error: response.error.slice(0, ERROR_CHARS_MAX) })
+  }
+
+  #answered(callId: number, kind: Ended['kind']): Ended | undefined {
+    const pending = this.#pending.get(callId)
+    const end = pending?.end
+    // Never asked, or asked long ago, or asked as something else: nobody waits for it.
+    if (pending === undefined || end?.kind !== kind) this.#options.dropped()
+    if (pending === undefined || kind !== pending.kind) return undefined
+    this.#remove(callId, pending)
+    return end
+  }
+
+  #remove(callId: number, pending: Pending): void {
+    this.#pending.delete(callId)
+    if (pending.kind === 'delivery') {
+      this.#deliveries--
+      this.#deliveryBytes -= pending.bytes
+    } else this.#checkBacks--
+    this.#options.freed(pending.receivers)
+  }
+
+  /** Abandons what has taken too long, and forgets what was abandoned long ago; returns the next time to do so. */
+  sweep(nowMs: number): number {
+    let next = Number.POSITIVE_INFINITY
+    for (const [callId, pending] of this.#pending) {
+      if (pending.dueMs <= nowMs) {
+        const { end } = pending
+        if (end === undefined) {
+          this.#remove(callId, pending)
+          continue
+        }
+        pending.end = undefined
+        pending.dueMs = nowMs + ABANDONED_MS_MAX
+        answerUnknown(end, `no answer within ${pending.timeoutMs} ms`)
+      }
+      if (pending.dueMs < next) next = pending.dueMs
+    }
+    return next
+  }
+
+  /** The session is lost: whoever waits gets `unknown`, later. */
+  lost(): void {
+    this.#isOpen = false
+    const lost = [...this.#pending.values()]
+    this.#pending.clear()
+    this.#deliveries = 0
+    this.#deliveryBytes = 0
+    this.#checkBacks = 0
+    this.#options.defer(() => {
+      for (const { end } of lost)
+        if (end !== undefined) answerUnknown(end, 'the session was lost before its answer')
+    })
+  }
+}
+
+const textOf = (error: unknown): string => EscrowError.from(error).message.slice(0, ERROR_CHARS_MAX)
+
+function answerUnknown(end: Ended, error: string): void {
+  if (end.kind === 'delivery') end.done({ outcome: 'unknown', error })
+  else end.done({ resolution: 'unknown', bodies: [], error })
+}

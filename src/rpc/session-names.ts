@@ -1,0 +1,65 @@
+/** What a hello and a registration are held to. */
+import type { Registration } from '../core/api.ts'
+import { EscrowError } from '../core/errors.ts'
+import { type Namespace, parseName, parseNamespace } from '../core/ids.ts'
+import type { HelloItem } from '../wire/items.ts'
+
+/** Handlers and checkers of one session. */
+export const NAMES_MAX = 1000
+/** The widest window that is kept to; a wider one counts as this. */
+export const WINDOW_MAX = 65_536
+
+const DATABASE_ID_LENGTH_MAX = 200
+const PREVIOUS_SESSION_LENGTH_MAX = 100
+
+/** A hello that was checked. */
+export interface Greeting {
+  readonly namespace: Namespace
+  readonly service: string
+  readonly deliveriesMax: number
+  readonly checkBacksMax: number
+  readonly registration: Registration
+}
+
+/** Checks a hello. Throws `invalidArgument`, `tooLarge`. */
+export function checkHello(hello: HelloItem): Greeting {
+  const { registration } = hello
+  const greeting = {
+    namespace: parseNamespace(hello.namespace),
+    service: parseName('service', hello.service),
+    deliveriesMax: Math.min(hello.deliveriesMax, WINDOW_MAX),
+    checkBacksMax: Math.min(hello.checkBacksMax, WINDOW_MAX),
+    registration,
+  }
+  if (hello.previousSession.length > PREVIOUS_SESSION_LENGTH_MAX) {
+    throw new EscrowError('invalidArgument', 'previousSession is no session of this coordinator')
+  }
+  checkRegistration(registration)
+  // A name that is served with no window would wait for ever.
+  if (registration.handlers.length > 0 && greeting.deliveriesMax === 0)
+    throw noWindow('handlers', 'deliveriesMax')
+  if (registration.checkers.length > 0 && greeting.checkBacksMax === 0)
+    throw noWindow('checkers', 'checkBacksMax')
+  return greeting
+}
+
+/** Checks names. Throws `invalidArgument`, `tooLarge`. */
+export function checkRegistration({ handlers, checkers, databaseId }: Registration): void {
+  if (handlers.length + checkers.length > NAMES_MAX) {
+    throw new EscrowError(
+      'tooLarge',
+      `${handlers.length + checkers.length} handlers and checkers are over namesMax of ${NAMES_MAX}`,
+    )
+  }
+  for (const handler of handlers) parseName('handler', handler)
+  for (const checker of checkers) parseName('checker', checker)
+  if (databaseId.length > DATABASE_ID_LENGTH_MAX) {
+    throw new EscrowError('invalidArgument', `databaseId is longer than ${DATABASE_ID_LENGTH_MAX} characters`)
+  }
+}
+
+const noWindow = (names: string, window: string): EscrowError =>
+  new EscrowError(
+    'invalidArgument',
+    `${names} are registered, but ${window} is 0: nothing could be sent to them`,
+  )

@@ -1,0 +1,205 @@
+import { resolve } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { MemoryBroker, memory } from '../../src/broker/memory.ts'
+import {
+  DEFAULT_CHECK_BACK,
+  DEFAULT_RETRY,
+  defineConfig,
+  type EscrowOptions,
+  isConfig,
+  optionsOfEnvironment,
+  parseConfig,
+} from '../../src/config.ts'
+import { DEFAULT_LIMITS } from '../../src/core/envelope.ts'
+import { EscrowError } from '../../src/core/errors.ts'
+
+const DAY_MS = 86_400_000
+
+describe('options', () => {
+  test('every option has a default', () => {
+    expect(parseConfig()).toMatchObject({
+      namespaces: ['default'],
+      store: { kind: 'embedded', path: resolve('.escrow') },
+      listen: true,
+      grpc: { host: '127.0.0.1', port: 7411 },
+      http: { host: '127.0.0.1', port: 7410 },
+      limits: DEFAULT_LIMITS,
+      checkBack: DEFAULT_CHECK_BACK,
+      retry: DEFAULT_RETRY,
+      retentionMs: DAY_MS,
+      participants: [],
+    })
+  })
+
+  test('an earlier layer wins, option by option within a group', () => {
+    const flags = { grpc: { port: 1 }, store: undefined }
+    const environment = optionsOfEnvironment({
+      ESCROW_GRPC_PORT: '2',
+      ESCROW_HTTP_PORT: '3',
+      ESCROW_HOST: '::1',
+      ESCROW_STORE: '',
+    })
+    const file = {
+      grpc: { port: 4, host: 'a' },
+      http: { port: 5 },
+      store: { path: 'b' },
+      retry: { attemptsMax: 6 },
+    }
+    const config = parseConfig(flags, environment, file)
+    expect(config.grpc).toEqual({ host: '::1', port: 1 })
+    expect(config.http).toEqual({ host: '::1', port: 3 })
+    expect(config.store.path).toBe(resolve('b'))
+    expect(config.retry).toEqual({ ...DEFAULT_RETRY, attemptsMax: 6 })
+  })
+
+  test('what was parsed is frozen to the bottom, and known as parsed', () => {
+    const config = parseConfig({ participants: { audit: { url: 'http://a', handlers: ['log'] } } })
+    expect(() => Object.assign(config, { listen: false })).toThrow(TypeError)
+    expect(() => Object.assign(config.limits, { messagesMax: 0 })).toThrow(TypeError)
+    expect(() => (config.participants[0]!.registration.handlers as string[]).push('x')).toThrow(TypeError)
+    expect(isConfig(config)).toBe(true)
+    expect(isConfig(defineConfig({}))).toBe(false)
+  })
+
+  test('the options that were given stay the caller’s own', () => {
+    const options = { namespaces: ['a'], checkBack: { delayMs: 1 } }
+    parseConfig(options)
+    options.namespaces.push('b')
+    options.checkBack.delayMs = 2
+    expect(options).toEqual({ namespaces: ['a', 'b'], checkBack: { delayMs: 2 } })
+  })
+
+  test('brokers are given as they are, or as what makes them', async () => {
+    const broker = memory()
+    const { brokers } = parseConfig({ brokers: { one: broker, two: memory } })
+    expect(await brokers.get('one')?.()).toBe(broker)
+    expect(await brokers.get('two')?.()).toBeInstanceOf(MemoryBroker)
+  })
+
+  test('participants that listen are parsed to where they are called', () => {
+    const { participants } = parseConfig({
+      namespaces: ['default', 'eu'],
+      participants: { audit: { url: 'http://audit', handlers: ['log'], namespace: 'eu', databaseId: 'd' } },
+    })
+    expect(participants).toEqual([
+      {
+        namespace: 'eu',
+        service: 'audit',
+        url: 'http://audit:80',
+        registration: { handlers: ['log'], checkers: [], databaseId: 'd' },
+      },
+    ])
+  })
+})
+
+describe('a wrong option is named, with its value and its bound', () => {
+  test.each<[string, unknown, string]>([
+    [
+      'an unknown option',
+      { checkback: {} },
+      'option options: "checkback" is not an option: known are namespaces, store',
+    ],
+    [
+      'an unknown option of a group',
+      { grpc: { prot: 1 } },
+      'option grpc: "prot" is not an option: known are host, port',
+    ],
+    ['a port', { grpc: { port: 65_536 } }, 'option grpc.port: 65536 is not a whole number, 0-65535'],
+    [
+      'a port that is no number',
+      { http: { port: '80' } },
+      'option http.port: "80" is not a whole number, 0-65535',
+    ],
+    ['a host', { grpc: { host: 'a b' } }, 'option grpc.host: "a b" is not a host name or an IP address'],
+    ['a group that is no object', { grpc: 7411 }, 'option grpc: 7411 is not an object'],
+    ['listen', { listen: 'no' }, 'option listen: "no" is not one of true, false'],
+    ['a namespace', { namespaces: ['A'] }, 'option namespaces[0]: "A" is not a name of 1-63 characters'],
+    ['no namespace', { namespaces: [] }, 'option namespaces: "0 of them" is not 1-1000 names'],
+    ['namespaces that are no list', { namespaces: 'a' }, 'option namespaces: "a" is not a list of names'],
+    [
+      'a body',
+      { limits: { bodyBytesMax: 3 << 20 } },
+      'option limits.bodyBytesMax: 3145728 is not a whole number, 1-2097152',
+    ],
+    [
+      'a transaction',
+      { limits: { transactionBytesMax: 4 << 20 } },
+      'option limits.transactionBytesMax: 4194304 is not a whole number, 1024-3145728',
+    ],
+    [
+      'a frame that is smaller than a transaction',
+      { limits: { frameBytesMax: 2 << 20 } },
+      'option limits.frameBytesMax: 2097152 is not a whole number, 2162688-4128768',
+    ],
+    [
+      'a fraction',
+      { checkBack: { delayMs: 1.5 } },
+      'option checkBack.delayMs: 1.5 is not a whole number, 1-31536000000',
+    ],
+    [
+      'onExhausted',
+      { checkBack: { onExhausted: 'retry' } },
+      'option checkBack.onExhausted: "retry" is not one of park, commit, rollback',
+    ],
+    [
+      'attempts',
+      { retry: { attemptsMax: 0 } },
+      'option retry.attemptsMax: 0 is not a whole number, 1-1000000',
+    ],
+    [
+      'retention',
+      { retentionMs: 1000 },
+      'option retentionMs: 1000 is not a whole number, 86400000-2678400000',
+    ],
+    [
+      'a broker',
+      { brokers: { events: 'kafka' } },
+      'option brokers.events: "kafka" is not a broker, or a function that makes one',
+    ],
+    ['a broker’s name', { brokers: { 'a:b': memory } }, 'brokers: name "a:b" is not a name'],
+    ['a URL', { participants: { audit: { url: 'https://a' } } }, 'url "https://a" has another scheme'],
+    [
+      'a participant without a URL',
+      { participants: { audit: {} } },
+      'option participants.audit.url: undefined is not a string',
+    ],
+    [
+      'a participant’s namespace',
+      { participants: { audit: { url: 'http://a', namespace: 'eu' } } },
+      'option participants.audit.namespace: "eu" is not one of namespaces: default',
+    ],
+    [
+      'a participant that is no object',
+      { participants: { audit: 'http://a' } },
+      'option participants.audit: "http://a" is not an object',
+    ],
+    [
+      'a store without a folder',
+      { store: 'embedded:' },
+      'option store: "embedded:…" is not "embedded:FOLDER"',
+    ],
+    ['options that are no object', null, 'option options: null is not an object'],
+  ])('%s', (_, options, message) => {
+    let thrown: unknown
+    try {
+      parseConfig(options as EscrowOptions)
+    } catch (error) {
+      thrown = error
+    }
+    expect(thrown).toBeInstanceOf(EscrowError)
+    expect(thrown).toMatchObject({ code: 'invalidArgument', message: expect.stringContaining(message) })
+  })
+
+  test('the password of a store is not shown', () => {
+    expect(() => parseConfig({ store: 'postgres://me:secret@host/db' })).toThrow(
+      'option store: "postgres:…" is not',
+    )
+    expect(() => parseConfig({ store: 'postgres://me:secret@host/db' })).not.toThrow('secret')
+  })
+
+  test.each(['0x1', '-1', '65536', '1e3', ' 1'])('the port %j of the environment', (text) => {
+    expect(() => optionsOfEnvironment({ ESCROW_HTTP_PORT: text })).toThrow(
+      `option ESCROW_HTTP_PORT: ${JSON.stringify(text)} is not a port`,
+    )
+  })
+})

@@ -1,0 +1,99 @@
+import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { generateOrders } from '../../examples/shop/generate-orders.ts'
+import { parseOptions, UsageError } from '../../examples/shop/options.ts'
+import { creditLimitCents, parseOrders } from '../../examples/shop/orders.ts'
+import { expectedOutcome } from '../../examples/shop/reconciliation.ts'
+
+const shop = join(import.meta.dirname, '../../examples/shop')
+const order = { id: 'a-1', customer: 'c-1', sku: 'tea-1', quantity: 2, unitPriceCents: 250 }
+const line = (changes: object = {}) => JSON.stringify({ ...order, ...changes })
+
+describe('the input', () => {
+  test('the committed order file is the generated one, so that anybody can make it again', () => {
+    expect(readFileSync(join(shop, 'orders.jsonl'), 'utf8')).toBe(`${generateOrders(4_000).join('\n')}\n`)
+  })
+
+  test.each([
+    ['{"id":', 'is not JSON'],
+    ['[]', 'is not a JSON object'],
+    ['null', 'is not a JSON object'],
+    [line({ id: '' }), 'id is not'],
+    [line({ id: 7 }), 'id is not'],
+    [line({ customer: 'x'.repeat(65) }), 'customer is not'],
+    [line({ sku: "tea'; drop table stock" }), 'sku is not'],
+    [line({ quantity: -1 }), 'quantity is not'],
+    [line({ quantity: 0 }), 'quantity is not'],
+    [line({ quantity: 1.5 }), 'quantity is not'],
+    [line({ quantity: '2' }), 'quantity is not'],
+    [line({ quantity: 1e99 }), 'quantity is not'],
+    [line({ unitPriceCents: 0.5 }), 'unitPriceCents is not'],
+    [line({ unitPriceCents: undefined }), 'unitPriceCents is not'],
+    [line(), 'id "a-1" was used in line 1'],
+  ])('a line that holds no order is rejected with its number: %s', (bad, problem) => {
+    const found = parseOrders(`${line()}\n\n${bad}\n${line({ id: 'a-2' })}`)
+    expect(found.orders.map(({ id }) => id)).toEqual(['a-1', 'a-2'])
+    expect(found.rejected).toEqual([{ line: 3, problem: expect.stringContaining(problem) }])
+  })
+
+  test('the rule is applied in the order of the lines, for each customer alone', () => {
+    const almost = { quantity: 1, unitPriceCents: creditLimitCents - 100 }
+    const { orders } = parseOrders(
+      [
+        line({ id: '1', ...almost }),
+        line({ id: '2', quantity: 1, unitPriceCents: 101 }),
+        line({ id: '3', customer: 'c-2', ...almost }),
+        line({ id: '4', quantity: 1, unitPriceCents: 100 }),
+        line({ id: '5', quantity: 1, unitPriceCents: 1 }),
+      ].join('\n'),
+    )
+    const { placed, refused } = expectedOutcome({ orders })
+    expect([placed.map(({ id }) => id), refused.map(({ id }) => id)]).toEqual([
+      ['1', '3', '4'],
+      ['2', '5'],
+    ])
+  })
+})
+
+describe('the command line', () => {
+  test('what is asked for is understood', () => {
+    expect(parseOptions(['--once', '--kill', '--seed', '7', '--orders', '-'])).toEqual({
+      orders: '-',
+      once: true,
+      kill: true,
+      seed: 7,
+    })
+    expect(parseOptions(['--help'])).toBe(undefined)
+  })
+
+  test.each([
+    [['--twice'], '--twice'],
+    [['orders.jsonl'], 'orders.jsonl'],
+    [['--orders'], '--orders'],
+    [['--orders='], '--orders'],
+    [['--seed', '7'], '--kill'],
+    [['--kill', '--seed', '-1'], '--seed'],
+    [['--kill', '--seed', '4294967296'], '4294967296'],
+    [['--kill', '--seed', 'x'], '"x"'],
+    [['--once=yes'], '--once'],
+  ])('what makes no sense is refused with a word about it: %j', (args, word) => {
+    expect(() => parseOptions(args)).toThrow(UsageError)
+    expect(() => parseOptions(args)).toThrow(word)
+  })
+
+  test('--help ends with 0, a wrong flag with 2 and the usage, a file that is not there with 1', () => {
+    const main = (...args: string[]) =>
+      spawnSync(process.execPath, [join(shop, 'main.ts'), ...args], { encoding: 'utf8' })
+    expect(main('--help')).toMatchObject({ status: 0, stdout: expect.stringContaining('--orders FILE') })
+    expect(main('--twice')).toMatchObject({
+      status: 2,
+      stderr: expect.stringMatching(/^Unknown option '--twice'[\s\S]*--orders FILE/),
+    })
+    expect(main('--orders', '/no/such/file')).toMatchObject({
+      status: 1,
+      stdout: expect.stringContaining('/no/such/file'),
+    })
+  })
+})

@@ -66,8 +66,8 @@ export interface MessageHead {
   readonly preparedAtLogMs: number
 }
 
-/** Who settled a half message. */
-export type SettledBy = 'caller' | 'checkBack' | 'operator' | 'policy'
+/** Who settled a half message: its service or an operator, its checker, or what the caller chose for when check-backs are used up. */
+export type SettledBy = 'caller' | 'checkBack' | 'policy'
 
 /** One delivery of one message. */
 export interface MessageDelivery {

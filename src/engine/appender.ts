@@ -10,6 +10,8 @@ export interface AppenderOptions {
   /** The last segment of the log as it was recovered. */
   readonly head: number
   readonly runtime: Runtime
+  /** A segment is durable. */
+  readonly stored: () => void
   /** Lets something leave, now that its batch is durable. */
   readonly release: (release: Release) => void
   /** The store doesn't answer, or (undefined) does again. */
@@ -68,7 +70,9 @@ export class Appender {
   /** Answers those whose deadline has passed while the store keeps silent. */
   tellTheLate(monotonicMs: number): void {
     for (const releases of this.#waiting()) {
-      for (const [at, release] of releases.entries()) {
+      // By index: this looks at thousands, many times a second.
+      for (let at = 0; at < releases.length; at++) {
+        const release = releases[at] as Release
         if (!('question' in release) || release.question.deadlineMs > monotonicMs) continue
         release.question.reply(new EscrowError('uncertain', 'the store has not answered by the deadline'))
         const silent = { ...release.question, deadlineMs: Number.POSITIVE_INFINITY, reply: () => {} }
@@ -106,14 +110,17 @@ export class Appender {
 
   #appended(batch: Batch, how: 'done' | 'fenced'): void {
     if (this.#isStopped) return
-    const { handle, release, failing, stop } = this.#options
+    const { handle, release, stored, failing, stop } = this.#options
     if (how === 'fenced') {
       stop(new EscrowError('notOwner', `log ${handle.log} was taken over by another writer`))
       return
     }
     failing(undefined)
     this.#appending = undefined
-    if (batch.segment !== undefined) this.#durable = batch.sequence
+    if (batch.segment !== undefined) {
+      this.#durable = batch.sequence
+      stored()
+    }
     // The next append starts first, so that it is on its way while these leave.
     this.#flush()
     for (const each of batch.releases) release(each)

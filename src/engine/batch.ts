@@ -1,5 +1,5 @@
 import type { Operation, Operations } from '../core/api.ts'
-import type { MessageEffect } from '../core/decide-message.ts'
+import type { MessageEffect } from '../core/decision.ts'
 import { type EscrowError, InvariantViolation } from '../core/errors.ts'
 import type { MessageImage } from '../core/message.ts'
 import type { LogClock, LogHandle, Segment } from '../store/log.ts'

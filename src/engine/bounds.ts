@@ -1,4 +1,4 @@
-import type { MessageCommand } from '../core/decide-message.ts'
+import type { MessageCommand } from '../core/decision.ts'
 import { EscrowError } from '../core/errors.ts'
 
 /** What may be bounded about a log, beside what is told to clients. */
@@ -11,6 +11,8 @@ export interface LogBounds {
   readonly missedMax: number
   readonly waitersMax: number
   readonly checkpointIntervalMs: number
+  /** Rows of one part of a checkpoint: all at once they would hold up the log, and stay in memory for longer. */
+  readonly checkpointRowsMax: number
   readonly checkBackTimeoutMs: number
 }
 
@@ -22,6 +24,7 @@ export const DEFAULT_BOUNDS: LogBounds = {
   missedMax: 10_000,
   waitersMax: 100_000,
   checkpointIntervalMs: 1_000,
+  checkpointRowsMax: 4_096,
   checkBackTimeoutMs: 10_000,
 }
 

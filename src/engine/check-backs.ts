@@ -1,6 +1,6 @@
 /** Check-backs on their way out of one log: asked when due, asked again as soon as a checker comes, one at a time a transaction. */
 import type { CheckBackRequest } from '../core/api.ts'
-import type { MessageCommand } from '../core/decide-message.ts'
+import type { MessageCommand } from '../core/decision.ts'
 import { checkBodies, type Limits } from '../core/envelope.ts'
 import { EscrowError } from '../core/errors.ts'
 import type { Namespace } from '../core/ids.ts'

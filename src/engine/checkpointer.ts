@@ -1,7 +1,7 @@
 import { EscrowError } from '../core/errors.ts'
 import { finishedAtMs, isOrdered, type MessageImage, outstanding, statusOf } from '../core/message.ts'
 import { ByteWriter } from '../store/binary.ts'
-import { compareKeys, type ImageRow } from '../store/images.ts'
+import { type ImageRow, sortByKey } from '../store/images.ts'
 import type { LogClock, LogHandle } from '../store/log.ts'
 import { encodeImage } from '../store/record.ts'
 import type { Store } from '../store/store.ts'
@@ -14,11 +14,15 @@ export interface CheckpointerOptions {
   /** As of the recovery. */
   readonly checkpointed: number
   readonly intervalMs: number
+  /** Rows of one part. */
+  readonly rowsMax: number
   /** The last segment that is durable. */
   readonly durable: () => number
   readonly clock: () => LogClock
   /** A row stands for the entry now: what is due about it is in the due index. */
   readonly written: (entry: Entry) => void
+  /** A checkpoint is done, and with it a heartbeat. */
+  readonly stored: () => void
   readonly evict: (entry: Entry) => void
   /** The store doesn't answer, or (undefined) does again. */
   readonly failing: (error: EscrowError | undefined) => void
@@ -32,6 +36,7 @@ interface Taken {
   readonly unsavedAtMs: number
 }
 
+const NEVER_DUE = { dueLogMs: undefined, dueWallMs: undefined }
 /** How often an idle log stores its clock, so that an outage is told from idleness. */
 const HEARTBEAT_MS = 5_000
 
@@ -81,21 +86,35 @@ export class Checkpointer {
   }
 
   async #run(): Promise<void> {
-    const { store, handle, durable, clock } = this.#options
+    const { handle, rowsMax, failing } = this.#options
+    // What changes from here on waits for the next one.
+    let left = this.#dirty.length
+    do {
+      if (!(await this.#write(Math.min(left, rowsMax)))) return
+      left -= rowsMax
+    } while (left > 0)
+    // The checkpoint stands, whether the log behind it could be trimmed or not: the next one trims it.
+    await handle.trim(this.#checkpointed).catch((error) => failing(EscrowError.from(error)))
+  }
+
+  /** Writes the first ones that changed, as one checkpoint of the store; false if that isn't done. */
+  async #write(count: number): Promise<boolean> {
+    const { store, handle, clock } = this.#options
     const { wallMs, logMs } = clock()
-    const { taken, rows, checkpointed, asOfMs } = this.#take(durable(), wallMs)
+    const { taken, rows, checkpointed, asOfMs } = this.#take(count, wallMs)
     try {
       const outcome = await store.images.checkpoint(handle, { rows, checkpointed, clock: { wallMs, logMs } })
       if (outcome === 'fenced') {
         this.#options.fenced()
-        return
+        return false
       }
     } catch (error) {
       this.#takeBack(taken)
       this.#options.failing(EscrowError.from(error))
-      return
+      return false
     }
     this.#options.failing(undefined)
+    this.#options.stored()
     this.#checkpointed = checkpointed
     this.asOfMs = Math.max(this.asOfMs, asOfMs)
     for (const { entry } of taken) {
@@ -103,8 +122,7 @@ export class Checkpointer {
       this.mayEvict(entry)
     }
     this.#evict()
-    // The checkpoint stands, whether the log behind it could be trimmed or not: the next one trims it.
-    await handle.trim(checkpointed).catch((error) => this.#options.failing(EscrowError.from(error)))
+    return true
   }
 
   /** Whether it is stored or not: rows carry their sequence, so writing them again is harmless. */
@@ -116,31 +134,34 @@ export class Checkpointer {
     }
   }
 
-  /** The entries whose last change is durable, as rows; what is still in flight keeps `checkpointed` below its first change. */
+  /**
+   * Of the first `count` the entries whose last change is durable, as rows. What is still in flight, and what waits for its
+   * turn, keeps `checkpointed` below its first change.
+   */
   #take(
-    durable: number,
+    count: number,
     wallMs: number,
   ): { taken: Taken[]; rows: ImageRow[]; checkpointed: number; asOfMs: number } {
-    const kept: Entry[] = []
+    const durable = this.#options.durable()
     const taken: Taken[] = []
-    let checkpointed = durable
-    let asOfMs = wallMs
-    const ordered = this.#dirty.sort((one, other) => compareKeys(one.key, other.key))
     const rows: ImageRow[] = []
-    for (const entry of ordered) {
-      const { unsavedFrom, unsavedAtMs } = entry
-      if (entry.sequence > durable) {
-        kept.push(entry)
-        checkpointed = Math.min(checkpointed, unsavedFrom - 1)
-        // An earlier change of it may be durable and answered, and no row tells of it yet.
-        asOfMs = Math.min(asOfMs, unsavedAtMs - 1)
+    for (const entry of sortByKey(this.#dirty.splice(0, count))) {
+      const { sequence, unsavedFrom, unsavedAtMs } = entry
+      if (sequence > durable) {
+        this.#dirty.push(entry)
         continue
       }
       rows.push(this.#row(entry))
       taken.push({ entry, unsavedFrom, unsavedAtMs })
       entry.unsavedFrom = 0
     }
-    this.#dirty = kept
+    let checkpointed = durable
+    let asOfMs = wallMs
+    for (const { unsavedFrom, unsavedAtMs } of this.#dirty) {
+      checkpointed = Math.min(checkpointed, unsavedFrom - 1)
+      // An earlier change of it may be durable and answered, and no row tells of it yet.
+      asOfMs = Math.min(asOfMs, unsavedAtMs - 1)
+    }
     return { taken, rows, checkpointed: Math.max(checkpointed, this.#checkpointed), asOfMs }
   }
 
@@ -149,12 +170,14 @@ export class Checkpointer {
     const finished = finishedAtMs(image)
     this.#writer.truncate(0)
     encodeImage(this.#writer, image, { bodies: finished === 0 })
+    const { dueLogMs, dueWallMs } = finished === 0 ? dueTimes(image) : NEVER_DUE
     return {
       key: entry.key,
       sequence: entry.sequence,
       status: statusOf(image),
       bytes: this.#writer.copy(),
-      ...(finished === 0 ? dueTimes(image) : { dueLogMs: undefined, dueWallMs: undefined }),
+      dueLogMs,
+      dueWallMs,
       finishedAtMs: finished,
     }
   }

@@ -9,7 +9,7 @@
  * | asleep                | its next attempt, or its own time, is not yet due     | its alarm                        |
  */
 import type { DeliverRequest } from '../core/api.ts'
-import type { MessageCommand } from '../core/decide-message.ts'
+import type { MessageCommand } from '../core/decision.ts'
 import { type Destination, destinationParts, type Namespace } from '../core/ids.ts'
 import {
   deliveryExecutionId,
@@ -122,16 +122,16 @@ export class Deliveries {
         head.messages[index]?.destination as Destination,
         head.orderingKey,
       )
-      const queue = this.#queues.get(name)
-      const at = queue?.findIndex((place) => place.entry === entry && place.index === index) ?? -1
       const isOpen = delivery.status === 'waiting' || delivery.status === 'parked'
-      if (isOpen && at < 0) this.#enqueue(name, queue, { entry, index })
-      if (!isOpen && at >= 0 && queue !== undefined) this.#dequeue(name, queue, at)
+      if (isOpen === entry.queued.includes(index)) return
+      const queue = this.#queues.get(name)
+      if (isOpen) this.#enqueue(name, queue, { entry, index })
+      else if (queue !== undefined) this.#dequeue(name, queue, entry, index)
     })
   }
 
   #enqueue(name: string, queue: Place[] | undefined, place: Place): void {
-    place.entry.queued += 1
+    place.entry.queued.push(place.index)
     this.#queuedCount += 1
     if (queue === undefined) {
       this.#queues.set(name, [place])
@@ -142,10 +142,11 @@ export class Deliveries {
     queue.splice(at, 0, place)
   }
 
-  #dequeue(name: string, queue: Place[], at: number): void {
-    const [place] = queue.splice(at, 1)
-    if (place === undefined) return
-    place.entry.queued -= 1
+  #dequeue(name: string, queue: Place[], entry: Entry, index: number): void {
+    // Mostly the first: only what is skipped or delivered late stands further back.
+    const at = queue.findIndex((place) => place.entry === entry && place.index === index)
+    queue.splice(at, 1)
+    remove(entry.queued, index)
     this.#queuedCount -= 1
     if (queue.length === 0) this.#queues.delete(name)
     const next = queue[0]
@@ -163,7 +164,7 @@ export class Deliveries {
   #hold(entry: Entry, index: number): void {
     if (entry.busy.includes(index) || entry.held.includes(index)) return
     const { head } = entry.image
-    if (this.#heldCount >= this.#options.heldMax && entry.queued === 0) {
+    if (this.#heldCount >= this.#options.heldMax && entry.queued.length === 0) {
       this.#options.submit(entry, this.#postpone(entry, index))
       return
     }

@@ -10,12 +10,14 @@ import type { Limits } from '../core/envelope.ts'
 import { EscrowError } from '../core/errors.ts'
 import {
   type ExecutionId,
+  isMintedId,
   mintedIdParts,
   mintTransactionId,
   type Namespace,
   orderingKeyRouting,
   parseNamespace,
   parseTransactionId,
+  routingsOf,
   SLOTS,
   slotOf,
   transactionKey,
@@ -286,7 +288,7 @@ export class Engine implements Coordination {
     const names = this.#ready()
     const given = request.id ?? ''
     const id = given === '' ? this.#mint(request.orderingKey ?? '') : parseTransactionId(given)
-    const isMinted = given === '' || mintedIdParts(given) !== undefined
+    const isMinted = given === '' || isMintedId(id)
     const { limits } = this
     const { defaults } = this.#options
     const head = parsePrepare(request, {
@@ -347,7 +349,10 @@ export class Engine implements Coordination {
       const statuses: readonly TransactionStatus[] = request.statuses ?? []
       const rows = await store.images.query({ namespace, statuses, after: request.pageToken ?? '', limit })
       const response: ListResponse = {
-        transactions: rows.map(({ stored }) => viewOf(decodeImage(stored.bytes))),
+        transactions: rows.map(({ stored }) => {
+          const image = decodeImage(stored.bytes)
+          return viewOf(image, this.#driver(image.head.id).outagesMs)
+        }),
         asOfMs,
         nextPageToken: rows.length < limit ? '' : (rows.at(-1)?.key ?? ''),
       }
@@ -376,10 +381,9 @@ export class Engine implements Coordination {
 
 /** Tells `expired` from `notFound` where the id itself tells its age. */
 function withExpiry(id: string, reply: Reply, oldestKnownMs: () => number): Reply {
-  const minted = mintedIdParts(id)
-  if (minted === undefined) return reply
   return (error, response) => {
-    const isExpired = error?.code === 'notFound' && minted.sessionStartedAtMs < oldestKnownMs()
+    const minted = error?.code === 'notFound' ? mintedIdParts(id) : undefined
+    const isExpired = minted !== undefined && minted.sessionStartedAtMs < oldestKnownMs()
     reply(
       isExpired
         ? new EscrowError('expired', 'the transaction ended, and its retention time has passed')
@@ -387,14 +391,4 @@ function withExpiry(id: string, reply: Reply, oldestKnownMs: () => number): Repl
       response,
     )
   }
-}
-
-/** Routing parts spread evenly over all slots. */
-function routingsOf(count: number): readonly string[] {
-  const found: string[] = []
-  for (let tag = 0; found.length < count; tag++) {
-    const name = tag.toString(36)
-    if (Math.floor((slotOf(name) * count) / SLOTS) === found.length) found.push(name)
-  }
-  return found
 }

@@ -36,8 +36,8 @@ export class Entry {
   readonly busy: number[] = []
   /** Deliveries that wait for room at their destination, by index. */
   readonly held: number[] = []
-  /** How many deliveries stand in the queue of their key. */
-  queued = 0
+  /** Deliveries that stand in the queue of their key, by index. */
+  readonly queued: number[] = []
   /** Questions that wait for the end. */
   waiters: Question[] | undefined = undefined
   /** Log time for which the heap holds it; 0 for none. */
@@ -58,7 +58,7 @@ export class Entry {
       !this.missed &&
       this.busy.length === 0 &&
       this.held.length === 0 &&
-      this.queued === 0 &&
+      this.queued.length === 0 &&
       this.waiters === undefined &&
       this.alarmAtMs === 0
     )

@@ -1,4 +1,4 @@
-import type { MessageCommand } from '../core/decide-message.ts'
+import type { MessageCommand } from '../core/decision.ts'
 import { EscrowError } from '../core/errors.ts'
 import type { TransactionKey } from '../core/ids.ts'
 import type { Runtime } from '../core/runtime.ts'
@@ -22,7 +22,7 @@ export interface LoaderOptions {
 }
 
 /** How many images one look at the store brings. */
-export const LOADS_AT_ONCE_MAX = 1_000
+const LOADS_AT_ONCE_MAX = 1_000
 const LOAD_RETRY_MS = 1_000
 
 /** Brings images into memory: one load in flight for an id, whoever asks for it. */
@@ -132,4 +132,21 @@ export class Loader {
       for (const { question } of pending) question.reply(nothingDone(error))
     this.#loading.clear()
   }
+}
+
+/** The stored images of these keys; those that have none are left out. */
+export async function loadImages(
+  store: Store,
+  keys: readonly TransactionKey[],
+): Promise<[TransactionKey, StoredImage][]> {
+  const found: [TransactionKey, StoredImage][] = []
+  for (let from = 0; from < keys.length; from += LOADS_AT_ONCE_MAX) {
+    const page = keys.slice(from, from + LOADS_AT_ONCE_MAX)
+    const stored = await store.images.load(page)
+    for (const [at, key] of page.entries()) {
+      const image = stored[at]
+      if (image !== undefined) found.push([key, image])
+    }
+  }
+  return found
 }

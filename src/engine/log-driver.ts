@@ -11,7 +11,8 @@
  * | waiting  | an append's outcome is unknown          | are decided up to a bound, answered when it is known; `uncertain` at their deadline |
  * | stopped  | fenced, broken, released                | are refused; those decided but not durable end as `uncertain` |
  */
-import { type Decision, decideMessage, type MessageCommand, type Moment } from '../core/decide-message.ts'
+import { decideMessage } from '../core/decide-message.ts'
+import type { Decision, MessageCommand, Moment } from '../core/decision.ts'
 import type { Limits } from '../core/envelope.ts'
 import { EscrowError } from '../core/errors.ts'
 import type { TransactionKey } from '../core/ids.ts'
@@ -30,7 +31,8 @@ import { Checkpointer } from './checkpointer.ts'
 import { Deliveries } from './deliveries.ts'
 import { DueScan } from './due-scan.ts'
 import { Entry, nothingDone, type Question } from './entry.ts'
-import { LOADS_AT_ONCE_MAX, Loader, type Pending } from './loader.ts'
+import { Failures } from './failures.ts'
+import { Loader, loadImages, type Pending } from './loader.ts'
 import { LogTime } from './moments.ts'
 import type { Outlet, Route } from './outlet.ts'
 import type { Recovered } from './recovery.ts'
@@ -56,9 +58,6 @@ export interface LogDriverOptions {
 const ORDERS_PER_SEGMENT = 2 ** 17
 const TICK_MS = 20
 
-/** What the store may fail at; each is told apart, so that one that works doesn't hide another that fails. */
-type Failing = 'append' | 'load' | 'checkpoint' | 'due'
-
 /** One log, from its recovery until it stops. */
 export class LogDriver implements Moment {
   readonly #options: LogDriverOptions
@@ -71,7 +70,6 @@ export class LogDriver implements Moment {
   readonly #alarms = new Alarms()
   readonly #dueScan: DueScan
   readonly #checkpointer: Checkpointer
-  readonly #failures = new Map<Failing, string>()
   #stopped: EscrowError | undefined
   #cancelTick: () => void = () => {}
   readonly deliveries: Deliveries
@@ -83,8 +81,9 @@ export class LogDriver implements Moment {
     this.#options = options
     const { handle, recovered, runtime, outlet, bounds, limits, store } = options
     const clock = (): LogClock => this.#time.read()
+    const stored = (): void => this.#time.stored()
     const stop = (error: EscrowError): void => this.stop(error)
-    const failing = (what: Failing) => (error: EscrowError | undefined) => this.#failing(what, error)
+    const failures = new Failures(options.onDegraded, stop, () => this.isStopped)
     const submit = (entry: Entry, command: MessageCommand): void => this.#decideOn(entry, command, undefined)
     // What differs from its row is looked at by its own checkpoint.
     const released = (entry: Entry): void => {
@@ -99,15 +98,16 @@ export class LogDriver implements Moment {
       batches: this.#batches,
       head: recovered.head,
       runtime,
+      stored,
       release: (release) => this.#release(release),
-      failing: failing('append'),
+      failing: failures.of('append'),
       stop,
     })
     this.#loader = new Loader({
       store,
       runtime,
       loaded: (key, stored, pending) => this.#loaded(key, stored, pending),
-      failing: failing('load'),
+      failing: failures.of('load'),
     })
     this.deliveries = new Deliveries({ outlet, submit, released, heldMax: bounds.heldMax })
     this.checkBacks = new CheckBacks({
@@ -123,22 +123,27 @@ export class LogDriver implements Moment {
       handle,
       checkpointed: recovered.checkpointed,
       intervalMs: bounds.checkpointIntervalMs,
+      rowsMax: bounds.checkpointRowsMax,
       durable: () => this.#appender.durable,
       clock,
       written: (entry) => this.#attend(entry),
+      stored,
       evict: (entry) => this.#entries.delete(entry.key),
-      failing: failing('checkpoint'),
+      failing: failures.of('checkpoint'),
       fenced: () => stop(new EscrowError('notOwner', `log ${handle.log} was taken over by another writer`)),
     })
     const due = (key: TransactionKey): void => this.#due(key)
-    this.#dueScan = new DueScan({ store, log: handle.log, due, failing: failing('due') })
+    this.#dueScan = new DueScan({ store, log: handle.log, due, failing: failures.of('due') })
   }
 
   /** Brings in what holds a key back, then starts the clock. Answers come from here on. */
   async start(): Promise<void> {
     this.#dueScan.open(this.#readClocks())
     for (const entry of this.#entries.values()) this.#checkpointer.dirty(entry)
-    for await (const keys of this.#dueScan.held()) await this.#bringHeld(keys)
+    for await (const keys of this.#dueScan.held()) {
+      const missing = keys.filter((key) => !this.#entries.has(key))
+      for (const [key, stored] of await loadImages(this.#options.store, missing)) this.#enter(key, stored)
+    }
     // Every queue stands in the order of commits before the first of it may leave.
     const entries = [...this.#entries.values()]
     for (const entry of entries) this.deliveries.restore(entry)
@@ -146,21 +151,14 @@ export class LogDriver implements Moment {
     this.#tick()
   }
 
-  async #bringHeld(due: readonly TransactionKey[]): Promise<void> {
-    const keys = due.filter((key) => !this.#entries.has(key))
-    for (let from = 0; from < keys.length; from += LOADS_AT_ONCE_MAX) {
-      const page = keys.slice(from, from + LOADS_AT_ONCE_MAX)
-      const stored = await this.#options.store.images.load(page)
-      page.forEach((key, at) => {
-        const image = stored[at]
-        if (image !== undefined) this.#enter(key, image)
-      })
-    }
-  }
-
   /** How many transactions are in memory. */
   get entries(): number {
     return this.#entries.size
+  }
+
+  /** Wall time less log time: how long nobody ran the log, all told. */
+  get outagesMs(): number {
+    return this.wallMs - this.logMs
   }
 
   /** Wall clock of the last checkpoint: what a query of the images is true for. */
@@ -221,15 +219,10 @@ export class LogDriver implements Moment {
   #answer(entry: Entry | undefined, command: MessageCommand | undefined, question: Question): void {
     if (entry === undefined) this.#refuse(question, new EscrowError('notFound', 'no such transaction'))
     else if (command !== undefined) this.#decideOn(entry, command, question)
-    else if (question.op === 'wait' && !hasEnded(entry.image)) this.#await(entry, question)
-    else this.#respond(entry, question)
-  }
-
-  #await(entry: Entry, question: Question): void {
-    try {
-      this.#waiters.add(entry, question)
-    } catch (error) {
-      this.#refuse(question, EscrowError.from(error))
+    else if (question.op !== 'wait' || hasEnded(entry.image)) this.#respond(entry, question)
+    else {
+      const refused = this.#waiters.add(entry, question)
+      if (refused !== undefined) this.#refuse(question, refused)
     }
   }
 
@@ -239,15 +232,13 @@ export class LogDriver implements Moment {
   }
 
   #respond(entry: Entry, question: Question): void {
-    this.#batches.release({ question, error: undefined, response: responseOf(question.op, entry.image) })
+    const response = responseOf(question.op, entry.image, this.outagesMs)
+    this.#batches.release({ question, error: undefined, response })
     this.#appender.plan()
   }
 
   #create(key: TransactionKey, command: MessageCommand | undefined, question: Question): void {
-    if (command?.type !== 'prepareMessage') {
-      this.#answer(undefined, command, question)
-      return
-    }
+    if (command?.type !== 'prepareMessage') return this.#answer(undefined, command, question)
     this.#readClocks()
     const head = { ...command.head, preparedAtMs: this.wallMs, preparedAtLogMs: this.logMs }
     const decision = decideMessage(undefined, { type: 'prepareMessage', head }, this)
@@ -293,9 +284,7 @@ export class LogDriver implements Moment {
       if (decision.refused === undefined) this.#respond(entry, question)
       else this.#refuse(question, decision.refused)
     }
-    if (decision.next !== undefined) {
-      for (const waiter of this.#waiters.takeEnded(entry)) this.#respond(entry, waiter)
-    }
+    for (const waiter of this.#waiters.takeEnded(entry)) this.#respond(entry, waiter)
     this.#attend(entry)
     this.#appender.plan()
   }
@@ -335,8 +324,6 @@ export class LogDriver implements Moment {
     if (atMs !== undefined && atMs <= this.#dueScan.horizonMs) this.#alarms.set(entry, atMs)
   }
 
-  // Moment ----------------------------------------------------------------------------------------------------
-
   get order(): number {
     return this.#batches.sequence * ORDERS_PER_SEGMENT + this.#batches.records
   }
@@ -350,13 +337,11 @@ export class LogDriver implements Moment {
   }
 
   #readClocks(): LogClock {
-    const { wallMs, logMs } = this.#time.read()
-    this.wallMs = wallMs
-    this.logMs = logMs
+    this.#time.update()
+    this.wallMs = this.#time.wallMs
+    this.logMs = this.#time.logMs
     return this
   }
-
-  // Into memory -----------------------------------------------------------------------------------------------
 
   /** The due index says that something will be due before the horizon. */
   #due(key: TransactionKey): void {
@@ -385,31 +370,11 @@ export class LogDriver implements Moment {
     if (entry !== undefined) this.#attend(entry)
   }
 
-  // Out of it -------------------------------------------------------------------------------------------------
-
   #release(release: Release): void {
-    if ('question' in release) {
-      release.question.reply(release.error, release.response)
-    } else if (release.effect.type === 'Publication') {
-      this.deliveries.send(release.entry, release.effect.index, release.effect.attempt)
-    } else {
-      this.checkBacks.send(release.entry, release.effect.attempt)
-    }
+    if ('question' in release) release.question.reply(release.error, release.response)
+    else if (release.effect.type === 'CheckBack') this.checkBacks.send(release.entry, release.effect.attempt)
+    else this.deliveries.send(release.entry, release.effect.index, release.effect.attempt)
   }
-
-  #failing(what: Failing, error: EscrowError | undefined): void {
-    if (this.#stopped !== undefined) return
-    if (error !== undefined && error.code !== 'storeUnavailable') {
-      this.stop(error)
-      return
-    }
-    if (error === undefined && !this.#failures.delete(what)) return
-    if (error !== undefined) this.#failures.set(what, error.message)
-    const [reason = ''] = this.#failures.values()
-    this.#options.onDegraded(reason)
-  }
-
-  // Time ------------------------------------------------------------------------------------------------------
 
   #tick(): void {
     if (this.#stopped !== undefined) return
@@ -426,11 +391,10 @@ export class LogDriver implements Moment {
     this.deliveries.sweep(clock.wallMs)
     this.checkBacks.sweep(clock)
     this.#checkpointer.tick(clock.wallMs)
-    const { runtime } = this.#options
-    const monotonicMs = runtime.monotonic()
+    const monotonicMs = this.#options.runtime.monotonic()
     this.#appender.tellTheLate(monotonicMs)
     this.#loader.tellTheLate(monotonicMs)
     this.#waiters.tellTheLate(monotonicMs, (entry) => this.#checkpointer.mayEvict(entry))
-    this.#cancelTick = runtime.setTimer(() => this.#tick(), TICK_MS)
+    this.#cancelTick = this.#options.runtime.setTimer(() => this.#tick(), TICK_MS)
   }
 }

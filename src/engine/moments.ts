@@ -1,34 +1,63 @@
 import type { Runtime } from '../core/runtime.ts'
 import type { LogClock } from '../store/log.ts'
 
+/** Longer than this after the last stored heartbeat, log time stands still: several heartbeats of an idle log. */
+const STANDS_STILL_AFTER_MS = 15_000
+
 /**
  * The clock of one log. Its wall time never goes back: where the machine's is behind, it advances by monotonic time. Log
  * time runs with it, but stands still from the last stored heartbeat to the claim that follows, so that an outage makes
- * nothing late.
+ * nothing late; and likewise, after a pause, while the store takes nothing, while the machine sleeps, or when its clock jumps.
  */
 export class LogTime {
   readonly #runtime: Runtime
   #exactWallMs: number
+  #wallMs: number
   #monotonicMs: number
   /** Wall time less log time: how long nobody ran the log, all told. */
-  readonly #outagesMs: number
+  #outagesMs: number
+  #storedLogMs: number
 
   constructor(runtime: Runtime, lastStored: LogClock) {
     this.#runtime = runtime
     this.#exactWallMs = Math.max(runtime.now(), lastStored.wallMs)
+    this.#wallMs = Math.floor(this.#exactWallMs)
     this.#monotonicMs = runtime.monotonic()
     this.#outagesMs = lastStored.wallMs === 0 ? 0 : Math.floor(this.#exactWallMs) - lastStored.logMs
+    this.#storedLogMs = this.logMs
+  }
+
+  /** As of the last `update`. */
+  get wallMs(): number {
+    return this.#wallMs
+  }
+
+  /** As of the last `update`. */
+  get logMs(): number {
+    return this.#wallMs - this.#outagesMs
+  }
+
+  /** The store has taken something: log time goes on. */
+  stored(): void {
+    this.#storedLogMs = this.logMs
   }
 
   /** Reads both clocks, in whole milliseconds. */
   read(): LogClock {
+    this.update()
+    return { wallMs: this.wallMs, logMs: this.logMs }
+  }
+
+  /** The same without an object: every decision asks. */
+  update(): void {
     const monotonicMs = this.#runtime.monotonic()
     const nowMs = this.#runtime.now()
     const advancedMs = this.#exactWallMs + Math.max(0, monotonicMs - this.#monotonicMs)
     this.#exactWallMs =
       nowMs >= Math.floor(this.#exactWallMs) ? Math.max(nowMs, this.#exactWallMs) : advancedMs
     this.#monotonicMs = monotonicMs
-    const wallMs = Math.floor(this.#exactWallMs)
-    return { wallMs, logMs: wallMs - this.#outagesMs }
+    this.#wallMs = Math.floor(this.#exactWallMs)
+    const standsStillMs = this.logMs - this.#storedLogMs - STANDS_STILL_AFTER_MS
+    if (standsStillMs > 0) this.#outagesMs += standsStillMs
   }
 }

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { OperationRequest, PrepareRequest } from '../core/api.ts'
-import type { MessageCommand } from '../core/decide-message.ts'
+import type { MessageCommand } from '../core/decision.ts'
 import {
   checkBodies,
   type HalfMessage,

@@ -1,12 +1,14 @@
 import type { Operation, Operations, TransactionView } from '../core/api.ts'
 import { deliveryExecutionId, type MessageImage, outstanding, statusOf } from '../core/message.ts'
 
-/** A transaction for a reader, without its bodies. */
-export function viewOf(image: MessageImage): TransactionView {
+/** A transaction for a reader, without its bodies. `outagesMs`: wall time less log time, in its log. */
+export function viewOf(image: MessageImage, outagesMs: number): TransactionView {
   const { head, state } = image
   const committed = state.phase === 'committed' ? state : undefined
   const planned = new Map<number, number>()
-  for (const due of outstanding(image)) if (due.what === 'delivery') planned.set(due.index, due.atMs)
+  for (const due of outstanding(image)) {
+    if (due.what === 'delivery') planned.set(due.index, due.clock === 'log' ? due.atMs + outagesMs : due.atMs)
+  }
   return {
     namespace: head.namespace,
     id: head.id,
@@ -33,13 +35,17 @@ export function viewOf(image: MessageImage): TransactionView {
 }
 
 /** The response to an operation on one transaction, as of an image. */
-export function responseOf(op: Operation, image: MessageImage): Operations[Operation]['response'] {
+export function responseOf(
+  op: Operation,
+  image: MessageImage,
+  outagesMs: number,
+): Operations[Operation]['response'] {
   switch (op) {
     case 'prepare':
       return { id: image.head.id, executionId: image.head.executionId, status: statusOf(image) }
     case 'get':
     case 'wait':
-      return viewOf(image)
+      return viewOf(image, outagesMs)
     default:
       return { status: statusOf(image) }
   }

@@ -18,16 +18,17 @@ export class Waiters {
     this.#waitersMax = waitersMax
   }
 
-  /** Throws `overloaded`. */
-  add(entry: Entry, question: Question): void {
+  /** Returns `overloaded` where no more may wait. */
+  add(entry: Entry, question: Question): EscrowError | undefined {
     if (this.#count >= this.#waitersMax) {
       const details = { limit: 'waitersMax', max: String(this.#waitersMax) }
-      throw new EscrowError('overloaded', `waitersMax of ${this.#waitersMax} is reached`, { details })
+      return new EscrowError('overloaded', `waitersMax of ${this.#waitersMax} is reached`, { details })
     }
     this.#count += 1
     this.#awaited.add(entry)
     if (entry.waiters === undefined) entry.waiters = [question]
     else entry.waiters.push(question)
+    return undefined
   }
 
   /** Those who wait for this one, if it has ended. */

@@ -52,7 +52,7 @@ export interface Link {
   session: string
 }
 
-const BACKOFF = { delayMs: 100, delayMsMax: 5000 }
+const BACKOFF = { delayMs: 100, delayMsMax: 2000 }
 
 /** Keeps one stream to a coordinator open, from `connect` to `close`. */
 export class Connection {

@@ -92,6 +92,15 @@ export function compareKeys(one: string, other: string): number {
   return a - b
 }
 
+const BEYOND_SURROGATES = /[\ud800-\uffff]/
+
+/** Puts items in the order of their keys, in place. Where no key reaches the surrogates, strings compare as they are. */
+export function sortByKey<Item extends { readonly key: string }>(items: Item[]): Item[] {
+  if (items.some(({ key }) => BEYOND_SURROGATES.test(key)))
+    return items.sort((one, other) => compareKeys(one.key, other.key))
+  return items.sort((one, other) => (one.key < other.key ? -1 : one.key > other.key ? 1 : 0))
+}
+
 function firstDifference(one: string, other: string): number {
   const length = Math.min(one.length, other.length)
   let at = 0

@@ -39,7 +39,7 @@ export interface DecodedRecord {
 }
 
 const ON_EXHAUSTED = ['park', 'commit', 'rollback'] as const
-const SETTLED_BY = ['caller', 'checkBack', 'operator', 'policy'] as const
+const SETTLED_BY = ['caller', 'checkBack', 'policy'] as const
 const DELIVERY = ['waiting', 'delivered', 'parked', 'skipped'] as const
 const PREPARED = 0
 const UNDECIDED = 1

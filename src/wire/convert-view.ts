@@ -64,7 +64,7 @@ export function viewToProto(view: TransactionView): Transaction {
 
 // Words that a newer coordinator may add tell a reader nothing that it would act on: they aren't refused.
 function settledByOf(word: string): TransactionView['settledBy'] {
-  return word === 'caller' || word === 'checkBack' || word === 'operator' || word === 'policy' ? word : ''
+  return word === 'caller' || word === 'checkBack' || word === 'policy' ? word : ''
 }
 
 function deliveryFrom(message: Delivery): DeliveryView {

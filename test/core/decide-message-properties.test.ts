@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { decideMessage, type MessageCommand, type Moment } from '../../src/core/decide-message.ts'
+import { decideMessage } from '../../src/core/decide-message.ts'
+import type { MessageCommand, Moment } from '../../src/core/decision.ts'
 import {
   deliveryExecutionId,
   finishedAtMs,
@@ -18,9 +19,9 @@ interface Step {
   readonly isRouted: boolean
 }
 
-const index = fc.integer({ min: 0, max: 3 })
+const index = fc.constantFrom(0, 0, 0, 1, 1, 2)
 const executionId = fc.constantFrom('e1', 'e1.0', 'e1.1', 'e1.2', 'e9')
-const by = fc.constantFrom('caller' as const, 'operator' as const)
+const by = fc.constantFrom('caller' as const, 'policy' as const)
 const bodies = fc.array(fc.record({ index, body: fc.constantFrom(Uint8Array.of(1), Uint8Array.of(2)) }), {
   maxLength: 3,
 })
@@ -29,22 +30,25 @@ const nobody = fc.record({ outcome: fc.constant('noSession' as const), error })
 const answered = fc.record({ resolution: fc.constantFrom('commit', 'rollback', 'unknown'), bodies, error })
 const taken = fc.record({ outcome: fc.constantFrom('delivered', 'failed', 'refused', 'unknown'), error })
 
-const command: fc.Arbitrary<MessageCommand> = fc.oneof(
+const delivery = fc.record({
+  type: fc.constant('answerDelivery' as const),
+  index,
+  // 0 stands for the one that is under way.
+  attempt: fc.constantFrom(0, 0, 0, 1, 2, 4),
+  outcome: fc.oneof(taken, nobody),
+})
+
+const command = fc.oneof(
   fc.record({
     type: fc.constant('prepareMessage' as const),
     head: fc.constantFrom(head, { ...head, contentHash: 'x' }),
   }),
-  fc.record({ type: fc.constant('commitMessage' as const), by, bodies }),
+  { arbitrary: fc.record({ type: fc.constant('commitMessage' as const), by, bodies }), weight: 2 },
   fc.record({ type: fc.constant('rollbackMessage' as const), by, reason: error }),
   fc.constantFrom({ type: 'requestCheckBack' } as const, { type: 'checkBackDue' } as const),
   fc.record({ type: fc.constant('answerCheckBack' as const), outcome: fc.oneof(answered, nobody) }),
   fc.record({ type: fc.constant('dispatchDelivery' as const), index }),
-  fc.record({
-    type: fc.constant('answerDelivery' as const),
-    index,
-    attempt: fc.integer({ min: 1, max: 4 }),
-    outcome: fc.oneof(taken, nobody),
-  }) as fc.Arbitrary<MessageCommand>,
+  { arbitrary: delivery as fc.Arbitrary<MessageCommand>, weight: 5 },
   fc.record({
     type: fc.constant('retryExecution' as const),
     executionId,
@@ -97,11 +101,18 @@ function run(
   steps.forEach((each, at) => {
     wallMs += each.passedMs
     const moment = momentOf(wallMs, at + 1, each.random, each.isRouted)
-    const decision = decideMessage(image, each.command, moment)
+    const command = underWay(each.command, image)
+    const decision = decideMessage(image, command, moment)
     const before = image
     image = decision.next ?? image
-    check({ before, after: image, step: each, moment, decision })
+    check({ before, after: image, step: { ...each, command }, moment, decision })
   })
+}
+
+function underWay(command: MessageCommand, { state }: MessageImage): MessageCommand {
+  if (command.type !== 'answerDelivery' || command.attempt > 0) return command
+  const attempts = state.phase === 'committed' ? (state.deliveries[command.index]?.attempts ?? 0) : 0
+  return { ...command, attempt: attempts + 1 }
 }
 
 function momentOf(wallMs: number, order: number, random: number, isRouted: boolean): Moment {
@@ -117,7 +128,7 @@ function momentOf(wallMs: number, order: number, random: number, isRouted: boole
 
 const always = (check: Parameters<typeof run>[2]): void =>
   fc.assert(
-    fc.property(heads, fc.array(step, { maxLength: 40 }), (of, steps) => run(of, steps, check)),
+    fc.property(heads, fc.array(step, { maxLength: 40, size: 'max' }), (of, steps) => run(of, steps, check)),
     { numRuns: 2_000 },
   )
 

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
-import { decideMessage, type MessageEffect } from '../../src/core/decide-message.ts'
+import { decideMessage } from '../../src/core/decide-message.ts'
+import type { MessageEffect } from '../../src/core/decision.ts'
 import type { ErrorCode } from '../../src/core/errors.ts'
 import type {
   Committed,
@@ -140,7 +141,7 @@ const table: Record<StateName, Record<CommandName, Cell>> = {
     ...known,
     ...noDelivery,
     commit: committedBy('caller', 1),
-    rollback: rolledBackBy('operator', 1, 'asked to'),
+    rollback: rolledBackBy('policy', 1, 'asked to'),
     requestCheckBack: { effects: [{ type: 'CheckBack', attempt: 2 }] },
     checkBackDue: { effects: [{ type: 'CheckBack', attempt: 2 }] },
     answerCommit: committedBy('checkBack', 2),
@@ -156,7 +157,7 @@ const table: Record<StateName, Record<CommandName, Cell>> = {
     ...noCheckBack,
     ...noDelivery,
     commit: committedBy('caller', 3),
-    rollback: rolledBackBy('operator', 3, 'asked to'),
+    rollback: rolledBackBy('policy', 3, 'asked to'),
     // The question was asked before it was parked: its answer settles it as well as any.
     answerCommit: committedBy('checkBack', 4),
     answerRollback: rolledBackBy('checkBack', 4, 'as the checker says'),

@@ -13,6 +13,7 @@ import {
   parseNamespace,
   parseTransactionId,
   routingPart,
+  routingsOf,
   SLOTS,
   slotOf,
   type TransactionId,
@@ -157,4 +158,11 @@ test('names, namespaces and destinations have one form each', () => {
   for (const destination of ['', 'shop', 'shop/', '/x', 'shop/a/b', 'kafka:', ':x', 'kafka: x', 'Kafka:x']) {
     expect(() => parseDestination(destination)).toThrow(expect.objectContaining({ code: 'invalidArgument' }))
   }
+})
+
+test('routing parts are spread over all slots, one in each equal range', () => {
+  const routings = routingsOf(8)
+  expect(routings.map((routing) => Math.floor((slotOf(`{${routing}}~k-1.2`) * 8) / SLOTS))).toEqual([
+    0, 1, 2, 3, 4, 5, 6, 7,
+  ])
 })

@@ -1,4 +1,4 @@
-import type { MessageCommand, Moment } from '../../src/core/decide-message.ts'
+import type { MessageCommand, Moment } from '../../src/core/decision.ts'
 import { NO_TRACE } from '../../src/core/envelope.ts'
 import type { Destination, ExecutionId, Namespace, TransactionId } from '../../src/core/ids.ts'
 import type {
@@ -134,7 +134,7 @@ const byType = {
     prepareOther: { type: 'prepareMessage', head: { ...head, contentHash: 'hash-2' } },
   },
   commitMessage: { commit: { type: 'commitMessage', by: 'caller', bodies: [] } },
-  rollbackMessage: { rollback: { type: 'rollbackMessage', by: 'operator', reason: 'asked to' } },
+  rollbackMessage: { rollback: { type: 'rollbackMessage', by: 'policy', reason: 'asked to' } },
   requestCheckBack: { requestCheckBack: { type: 'requestCheckBack' } },
   checkBackDue: { checkBackDue: { type: 'checkBackDue' } },
   answerCheckBack: {

@@ -3,6 +3,15 @@ import { EscrowError } from '../../src/core/errors.ts'
 import { readSegment } from '../../src/store/segment.ts'
 import { failing, gate, messageTo, openWorld, prepareOf, type World } from './world.ts'
 
+const failingOnce = (method: string, code: 'storeCorrupt'): World['hook'] => {
+  let isDone = false
+  return (call) => {
+    if (isDone || call.method !== method) return
+    isDone = true
+    throw new EscrowError(code, `${method} failed`)
+  }
+}
+
 /** How many records the disk's log holds of a transaction. */
 function recordsOf(world: World, id: string): number {
   let count = 0
@@ -331,6 +340,24 @@ test('a store that cannot be opened for a while is tried again until it can', as
   expect(world.coordinator.engine.health().state).toBe('ready')
   const ids = await Promise.all(Array.from({ length: 10 }, (_, at) => world.prepare({ id: `id-${at}` })))
   for (const { id } of ids) expect(await world.status(id)).toBe('prepared')
+})
+
+test('a call of the old store that ends late says nothing about the new one', async () => {
+  const world = await openWorld()
+  const checkpoint = gate('checkpoint')
+  world.hook = checkpoint.hook
+  await world.prepare()
+  await world.clock.until(() => checkpoint.waiting.length > 0)
+  world.hook = failingOnce('append', 'storeCorrupt')
+  const answer = world.ask('prepare', prepareOf())
+  await world.clock.advance(2_000)
+  expect(answer.error?.code).toBe('uncertain')
+  expect(world.coordinator.engine.health().state).toBe('ready')
+  world.hook = failing('checkpoint', 'after')
+  checkpoint.open()
+  await world.clock.settle()
+  world.hook = () => {}
+  expect(world.coordinator.engine.health()).toEqual({ state: 'ready', reason: '' })
 })
 
 test('stopping makes durable what was taken, answers it, and takes nothing more', async () => {

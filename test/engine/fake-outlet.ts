@@ -22,6 +22,8 @@ export class FakeParticipants {
   readonly checkers = new Map<string, string>()
   /** How many deliveries to one destination may be unanswered. */
   window = Number.POSITIVE_INFINITY
+  /** Whether the end of each delivery tells of the room that it left. */
+  isTellingRoom = true
   unanswered = 0
   unansweredMax = 0
   deliver: (request: DeliverRequest, destination: string) => Told<DeliveryOutcome> = () => ({
@@ -102,7 +104,7 @@ export class FakeOutlet implements Outlet {
       world.unanswered -= 1
       if (this.#isKilled()) return
       done(outcome)
-      world.roomAt(destination)
+      if (world.isTellingRoom) world.roomAt(destination)
     }
     this.#answer(world.deliver(request, destination), request.timeoutMs, end, {
       outcome: 'unknown',

@@ -145,6 +145,11 @@ test('messages of one transaction to one destination keep their order', async ()
   await world.clock.advance(20_000)
   expect(firsts(world)).toEqual(['a', 'b', 'c'])
   expect(firsts(world, 'shop/audit')).toEqual(['a', 'b', 'c'])
+  // The next one waits until the one before it is delivered, not only until it was tried.
+  for (const destination of ['shop/receive', 'shop/audit']) {
+    const seen = world.participants.bodies(destination)
+    expect(seen).toEqual(seen.toSorted())
+  }
 })
 
 test('a delayed message leaves the order: it holds nobody back', async () => {

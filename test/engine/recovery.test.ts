@@ -1,6 +1,8 @@
 import { expect, test } from 'vitest'
-import type { StoreCall } from '../../src/store/memory.ts'
-import { type Answer, messageTo, openWorld, prepareOf, type World } from './world.ts'
+import { recover } from '../../src/engine/recovery.ts'
+import type { LogHandle, Segment } from '../../src/store/log.ts'
+import { openMemoryStore, type StoreCall } from '../../src/store/memory.ts'
+import { type Answer, failing, messageTo, openWorld, prepareOf, type World } from './world.ts'
 
 interface Started {
   readonly id: string
@@ -123,6 +125,34 @@ test('a crash while it recovers is one like any other', async () => {
     world.hook = () => {}
     await world.start()
     await judge(world, started)
+  }
+})
+
+test('a store that ends its log early, or tells it with a gap, is not believed', async () => {
+  const world = await openWorld({ seed: 3 })
+  world.hook = failing('checkpoint', 'before')
+  for (let at = 0; at < 5; at++) await world.prepare()
+  world.coordinator.kill()
+  const store = openMemoryStore(world.disk)
+  const handle = await store.log.claim(0)
+  const segments: Segment[] = []
+  for await (const segment of handle.read(handle.claimed.checkpointed)) segments.push(segment)
+  const telling = (told: readonly Segment[]): LogHandle => ({
+    ...handle,
+    log: 0,
+    claimed: handle.claimed,
+    read: async function* () {
+      yield* told
+    },
+  })
+  expect((await recover(store, telling(segments))).entries.size).toBe(5)
+  for (const told of [
+    segments.slice(0, -1),
+    segments.slice(1),
+    segments.toSpliced(2, 1),
+    [...segments, ...segments],
+  ]) {
+    await expect(recover(store, telling(told))).rejects.toMatchObject({ code: 'storeCorrupt' })
   }
 })
 

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { EscrowError } from '../../src/core/errors.ts'
 import { LogTime } from '../../src/engine/moments.ts'
 import { FakeRuntime } from './fake-runtime.ts'
 import { messageTo, openWorld, prepareOf } from './world.ts'
@@ -114,4 +115,31 @@ test('the last heartbeat is the later of the checkpoint’s and the log’s', as
   await world.start()
   await world.clock.advance(100)
   expect(world.disk.logs[0]?.row.clock.logMs).toBeGreaterThanOrEqual(heartbeat)
+})
+
+test('a store that is away for two hours makes nothing late: log time stands still while nothing is stored', async () => {
+  const world = await openWorld()
+  const checkBack = { delayMs: 60_000, unresolvedMsMax: HOUR_MS }
+  const { id } = await world.prepare({ checkBack })
+  await world.clock.advance(1_000)
+  world.hook = ({ moment }) => {
+    if (moment === 'before') throw new EscrowError('storeUnavailable', 'the store is away')
+  }
+  await world.clock.advance(2 * HOUR_MS)
+  world.hook = () => {}
+  await world.clock.advance(30_000)
+  expect(await world.status(id)).toBe('prepared')
+  expect(world.participants.checkBacks.length).toBe(0)
+  await world.clock.advance(20_000)
+  expect(world.participants.checkBacks.length).toBe(1)
+})
+
+test('a clock that jumps ahead, or a machine that slept, makes nothing late', async () => {
+  const world = await openWorld()
+  const { id } = await world.prepare({ checkBack: { delayMs: 60_000, unresolvedMsMax: HOUR_MS } })
+  await world.clock.advance(1_000)
+  world.clock.wallMs += 2 * HOUR_MS
+  await world.clock.advance(10_000)
+  expect(await world.status(id)).toBe('prepared')
+  expect(world.participants.checkBacks.length).toBe(0)
 })

@@ -71,6 +71,8 @@ export class World {
       namespaces: ['default', 'other'],
       brokers: ['memory'],
       retentionMs: 86_400_000,
+      // So few rows a part that small crowds are checkpointed in several.
+      bounds: { checkpointRowsMax: 5 },
       onListener: () => {},
       log: (level, message) => this.logged.push(`${level}: ${message}`),
       ...overrides,

@@ -55,6 +55,11 @@ class Simulation {
   #isCalm = false
   #event = 0
   #running: Coordinator | undefined
+  /** Coordinators that were replaced and don't know it. */
+  readonly #zombies: Coordinator[] = []
+  readonly #contradictions: Answer<'commit' | 'rollback'>[] = []
+  readonly #looks: { readonly local: Local; readonly isSettled: boolean; readonly answer: Answer<'get'> }[] =
+    []
 
   constructor(seed: number) {
     this.#random = seeded(seed * 7_919)
@@ -206,9 +211,37 @@ class Simulation {
     if (choice < 0.7) this.#ask(local.outcome, local)
     else if (choice < 0.8) this.#ask('requestCheckBack', local)
     else if (choice < 0.9) this.#ask('prepare', local)
+    else this.#contradict(local)
+  }
+
+  /** A service that lost its mind: the outcome that was acknowledged stands. */
+  #contradict(local: Local): void {
+    const of = this.#running
+    if (of === undefined || !local.settles.some(({ response }) => response !== undefined)) return
+    const op = local.outcome === 'commit' ? 'rollback' : 'commit'
+    this.#contradictions.push(this.#world.ask(op, { id: local.id }, { timeoutMs: 1_000, of }))
+  }
+
+  /** Somebody looks, at whatever coordinator he still knows. */
+  #look(): void {
+    const of = this.#pick([this.#running, ...this.#zombies])
+    if (of === undefined || this.#locals.size === 0) return
+    const local = this.#pick([...this.#locals.values()])
+    const isSettled = local.settles.some(({ response }) => response !== undefined)
+    this.#looks.push({
+      local,
+      isSettled,
+      answer: this.#world.ask('get', { id: local.id }, { timeoutMs: 3_000, of }),
+    })
   }
 
   #note(): void {
+    for (const { response } of this.#contradictions) expect(response, 'I3: settled both ways').toBeUndefined()
+    for (const { local, isSettled, answer } of this.#looks) {
+      if (isSettled && answer.response?.status === 'prepared') {
+        throw new Error(`I2: ${local.id} was settled before it was looked at, and the answer was prepared`)
+      }
+    }
     for (const local of this.#locals.values()) {
       const isCommitted =
         local.outcome === 'commit' && local.settles.some(({ response }) => response !== undefined)
@@ -254,6 +287,7 @@ class Simulation {
         this.#at('crash')
         // Now and then the old one lives on as a zombie that doesn't know that it was replaced.
         if (this.#random() < 0.7) this.#running?.kill()
+        else if (this.#running !== undefined) this.#zombies.push(this.#running)
         this.#running = undefined
         if (this.#random() < 0.5) await clock.advance(this.#random() * 3_000)
         await this.#start()
@@ -261,6 +295,7 @@ class Simulation {
       if (this.#random() < 0.4) this.#begin()
       else this.#goOn()
       this.#disturb()
+      if (this.#random() < 0.5) this.#look()
       await clock.advance(Math.floor(this.#random() ** 2 * 300))
       this.#note()
     }

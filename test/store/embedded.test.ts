@@ -8,7 +8,8 @@ import { Environment } from '../../src/store/embedded/environment.ts'
 import { type EmbeddedStoreOptions, openEmbeddedStore } from '../../src/store/embedded/store.ts'
 import type { ImageRow } from '../../src/store/images.ts'
 import type { Store } from '../../src/store/store.ts'
-import { appendAll, sequencesOf, storeContract } from './contract.ts'
+import { storeContract } from './contract.ts'
+import { appendAll, sequencesOf } from './contract-bench.ts'
 import { checkpointOf, key, NOON_MS, rowOf, segmentOf } from './contract-fixtures.ts'
 
 let path: string

@@ -63,7 +63,7 @@ const delivery: fc.Arbitrary<MessageDelivery> = fc.record({
   error: text,
 })
 
-const settledBy = fc.constantFrom('caller', 'checkBack', 'operator', 'policy')
+const settledBy = fc.constantFrom('caller', 'checkBack', 'policy')
 
 /** Any state of a half message. */
 export const anyState: fc.Arbitrary<MessageState> = fc.oneof(

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { MemoryDisk, openMemoryStore, type StoreCall } from '../../src/store/memory.ts'
-import { appendAll, sequencesOf, storeContract } from './contract.ts'
+import { storeContract } from './contract.ts'
+import { appendAll, sequencesOf } from './contract-bench.ts'
 import { checkpointOf, key, NOON_MS, rowOf, segmentOf } from './contract-fixtures.ts'
 
 storeContract('memory', async () => {

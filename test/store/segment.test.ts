@@ -102,6 +102,11 @@ describe('segments', () => {
       segmentIdentity(new SegmentBuilder().finish({ ...seal(1), ...change }).bytes)
     const own = identity({})
     expect(isSameSegment(own, identity({}))).toBe(true)
+    // A checksum may agree by chance.
+    expect(isSameSegment(own, { ...own, nonce: Buffer.alloc(16, 8) })).toBe(false)
+    expect(isSameSegment(own, { ...own, epoch: 4 })).toBe(false)
+    expect(isSameSegment(own, { ...own, sequence: 2 })).toBe(false)
+    expect(isSameSegment(own, { ...own, checksum: own.checksum ^ 1 })).toBe(false)
     for (const change of [
       { nonce: Buffer.alloc(16, 8) },
       { epoch: 4 },

@@ -135,7 +135,7 @@ const view = fc.record({
   orderingKey: text,
   preparedAtMs: int64,
   settledAtMs: int64,
-  settledBy: fc.constantFrom('', 'caller', 'checkBack', 'operator', 'policy'),
+  settledBy: fc.constantFrom('', 'caller', 'checkBack', 'policy'),
   checks: uint32,
   reason: text,
   deliveries: fc.array(

@@ -326,7 +326,9 @@ interface BarrierRow {
 }
 
 function transactionFailed(message: string, cause?: unknown): EscrowError {
-  return new EscrowError('localTransactionFailed', `the local transaction was rolled back: ${message}`, { cause })
+  return new EscrowError('localTransactionFailed', `the local transaction was rolled back: ${message}`, {
+    cause,
+  })
 }
 
 // What a statement answers isn't a result of the business: `(client) => client.query(…)` keeps nothing.

@@ -33,9 +33,11 @@ const FORMAT = 1
 const LOGS = 1
 const DAY_MS = 86_400_000
 const RETENTION_DAYS_MAX = 31
-const IN_LOG = { tablesMax: 4, freePagesMax: 20_000 }
+/** More make each write slower once they lie scattered, fewer let the file grow: see `EnvironmentOptions`. */
+const FREE_PAGES_MAX = 15_000
+const IN_LOG = { tablesMax: 4, freePagesMax: FREE_PAGES_MAX }
 /** A table for each day of the retention, the one that began before it, today's and tomorrow's, and six more. */
-const IN_IMAGES = { tablesMax: RETENTION_DAYS_MAX + 3 + 6, freePagesMax: 1_000 }
+const IN_IMAGES = { tablesMax: RETENTION_DAYS_MAX + 3 + 6, freePagesMax: FREE_PAGES_MAX }
 const FOLDERS = ['log', 'images', 'owner']
 const STORE_ID_CHARACTERS = 'abcdefghijklmnopqrstuvwxyz0123456789'
 const STORE_ID_LENGTH = 8
@@ -85,14 +87,23 @@ async function openOwned(
       log: new EmbeddedLogs({ environment, tables, ...meta, fenceImages }),
       images,
       directory: new EmbeddedDirectory(environment),
-      async close() {
+      close: once(async () => {
         await close()
         await ownership.release()
-      },
+      }),
     }
   } catch (error) {
     await close()
     throw error
+  }
+}
+
+/** Closing twice is closing once. */
+function once(work: () => Promise<void>): () => Promise<void> {
+  let done: Promise<void> | undefined
+  return () => {
+    done ??= work()
+    return done
   }
 }
 
@@ -187,18 +198,21 @@ function parseRetention(retentionMs: number = DAY_MS): number {
   throw new EscrowError('invalidArgument', `retentionMs ${retentionMs} is not ${bounds}`)
 }
 
+const foldersOf = (path: string): string[] => [path, ...FOLDERS.map((name) => join(path, name))]
+
 function makeFolders(path: string): void {
   try {
-    mkdirSync(join(path, 'owner'), { recursive: true, mode: 0o700 })
-    for (const folder of [path, join(path, 'owner')])
+    for (const folder of foldersOf(path)) {
+      mkdirSync(folder, { recursive: true, mode: 0o700 })
       accessSync(folder, constants.R_OK | constants.W_OK | constants.X_OK)
+    }
   } catch (cause) {
     throw unwritable(path, cause)
   }
 }
 
 function syncFolders(path: string): void {
-  for (const folder of [...FOLDERS.map((name) => join(path, name)), path, dirname(path)]) {
+  for (const folder of [...foldersOf(path), dirname(path)]) {
     const descriptor = openSync(folder, 'r')
     try {
       fsyncSync(descriptor)

@@ -658,7 +658,7 @@ export type RegisterRequest = Message<"escrow.v1.RegisterRequest"> & {
   service: string;
 
   /**
-   * Where it is called: `grpc://host:port` or `http://host:port`. Empty makes only the names known.
+   * Where it is called: `grpc://host:port` or `http://host:port`. Empty makes only the names known, and takes back where the service was called before.
    *
    * @generated from field: string url = 3;
    */

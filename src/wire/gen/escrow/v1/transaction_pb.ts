@@ -355,7 +355,7 @@ export type Transaction = Message<"escrow.v1.Transaction"> & {
   settledAtMs: bigint;
 
   /**
-   * Who settled it: `caller`, `checkBack`, `operator` or `policy`; empty before.
+   * Who settled it: `caller` (its service or an operator), `checkBack` or `policy`; empty before.
    *
    * @generated from field: string settled_by = 10;
    */

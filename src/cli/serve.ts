@@ -6,6 +6,7 @@ import type { Coordinator } from '../coordinator.ts'
 import { addressText } from '../core/address.ts'
 import { EscrowError } from '../core/errors.ts'
 import { type Command, parse, UsageError } from './command.ts'
+import { saveMemoryWhenIdle } from './idle-memory.ts'
 import { openLog } from './log.ts'
 
 /** Looked for in the working directory, in this order. */
@@ -86,6 +87,7 @@ async function runUntilSignal(coordinator: Coordinator, config: Config, version:
   // A signal while it starts doesn't wait for the recovery of a large store: nothing was answered yet.
   if ((await Promise.race([started, signalled])) === 'started') {
     process.stdout.write(`${readyLine(coordinator, config, version)}\n`)
+    saveMemoryWhenIdle()
     await signalled
   }
   const isStopped = await within(coordinator.stop(), config.drainMsMax + CLOSE_MS_MAX)

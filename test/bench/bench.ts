@@ -1,0 +1,16 @@
+import type { Row } from './figures.ts'
+
+/** How a bench is run. */
+export interface BenchOptions {
+  readonly runs: number
+  /** Tells what is going on. */
+  readonly note: (line: string) => void
+}
+
+/** Something that can be measured by name. */
+export interface Bench {
+  readonly name: string
+  /** What it measures, in one sentence. */
+  readonly about: string
+  run(options: BenchOptions): Promise<readonly Row[]>
+}

@@ -1,0 +1,22 @@
+import { Child } from './child.ts'
+
+/** `escrow serve` in a process of its own, with what `instrument.ts` adds. */
+export interface RunningCoordinator {
+  readonly process: Child
+  readonly port: number
+  readonly pid: number
+  /** From its start until it said that it is ready. */
+  readonly startMs: number
+}
+
+/** Starts a coordinator on a store, at any port that is free. */
+export async function startCoordinator(folder: string): Promise<RunningCoordinator> {
+  const startedAt = performance.now()
+  const process = new Child('../../src/cli/escrow.ts', {
+    args: ['serve', '--store', `embedded:${folder}`, '--grpc-port', '0', '--http-port', '0'],
+    nodeOptions: ['--import', new URL('instrument.ts', import.meta.url).href],
+    isRead: true,
+  })
+  const [, port] = await process.printed(/is ready: gRPC \S+:(\d+)/)
+  return { process, port: Number(port), pid: process.pid, startMs: performance.now() - startedAt }
+}

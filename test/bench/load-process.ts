@@ -1,0 +1,73 @@
+/** A service that prepares, commits and takes its own messages over one session: keeps so many transactions in flight. */
+import { once } from 'node:events'
+import { connect } from '../../src/participant/connect.ts'
+import type { Session } from '../../src/participant/session.ts'
+import { Flight, type LoadPlan } from './flight.ts'
+
+/** One transaction after the other. What it needs for each is made once, so that the load costs little itself. */
+class Slot {
+  readonly #session: Session
+  readonly #flight: Flight
+  readonly #number: number
+  readonly #request: { checker: string; messages: { destination: string; body: Buffer }[] }
+  #open = 0
+  lastId = ''
+
+  constructor(session: Session, flight: Flight, number: number, bodyBytes: number) {
+    this.#session = session
+    this.#flight = flight
+    this.#number = number
+    const body = Buffer.alloc(bodyBytes, 'x')
+    body.writeUInt32LE(number)
+    this.#request = { checker: 'bench', messages: [{ destination: 'bench/take', body }] }
+  }
+
+  begin(): void {
+    this.#open = 2
+    this.#flight.begun(this.#number)
+    this.#session.prepare(this.#request).then(this.#prepared, fail)
+  }
+
+  readonly #prepared = ({ id }: { id: string }): void => {
+    this.lastId = id
+    this.#session.commit({ id }).then(this.part, fail)
+  }
+
+  /** The commit is acknowledged, or the message was taken: both end it. */
+  readonly part = (): void => {
+    this.#open -= 1
+    if (this.#open > 0) return
+    this.#flight.ended(this.#number)
+    if (!this.#flight.isOver) this.begin()
+  }
+}
+
+function fail(error: unknown): void {
+  console.error(error)
+  process.exit(1)
+}
+
+const [plan] = (await once(process, 'message')) as [LoadPlan]
+const session = await connect(`127.0.0.1:${plan.port}`, { service: 'bench', deliveriesMax: plan.inFlight })
+const flight = new Flight(plan)
+const slots = Array.from(
+  { length: plan.inFlight },
+  (_, number) => new Slot(session, flight, number, plan.bodyBytes),
+)
+await session.registerChecker('bench', () => 'unknown')
+await session.registerHandlers({
+  take({ body }) {
+    slots[body[0]! + body[1]! * 256]!.part()
+  },
+})
+for (const slot of slots) slot.begin()
+const load = await flight.measured
+// What was counted as delivered must be durable as delivered.
+for (const { lastId } of slots) {
+  const { status } = await session.wait({ id: lastId })
+  if (status !== 'delivered') throw new Error(`${lastId} ended as ${status}`)
+}
+process.send?.(load)
+await once(process, 'disconnect')
+await session.close()
+process.exit()

@@ -1,0 +1,69 @@
+/** What Linux tells of a process: its time on the cores, its memory, what it wrote. */
+import { readFileSync } from 'node:fs'
+
+/** The kernel counts in hundredths of a second on every platform that Node runs on. */
+const TICK_MS = 10
+
+/** Milliseconds that all threads of a process have spent on the cores. */
+export function cpuMs(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+  // The second field is the name, in brackets, and may hold spaces.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) * TICK_MS
+}
+
+/** Milliseconds that all cores together have been busy since the machine started. */
+export function machineCpuMs(): number {
+  const line = readFileSync('/proc/stat', 'latin1').split('\n')[0] ?? ''
+  const [user = 0, nice = 0, system = 0, , , interrupts = 0, softInterrupts = 0] = line
+    .split(/\s+/)
+    .slice(1)
+    .map(Number)
+  return (user + nice + system + interrupts + softInterrupts) * TICK_MS
+}
+
+/** Bytes of anonymous memory that are resident: what is left out is the map of the store's file. */
+export function rssAnonBytes(pid: number): number {
+  const found = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))
+  return Number(found?.[1] ?? Number.NaN) * 1024
+}
+
+/** Bytes that a process caused to be written to a disk. */
+export function writtenBytes(pid: number): number {
+  const found = /^write_bytes: (\d+)$/m.exec(readFileSync(`/proc/${pid}/io`, 'latin1'))
+  return Number(found?.[1] ?? Number.NaN)
+}
+
+/** What two processes used between two moments. */
+export interface Used {
+  readonly seconds: number
+  readonly serverCpuMs: number
+  readonly clientCpuMs: number
+  /** What neither of them used, of all cores: how noisy the machine was. */
+  readonly othersCpuMs: number
+  readonly writtenBytes: number
+}
+
+/** Begins to count what a server and this process use; the returned function ends it. */
+export function countUse(serverPid: number): () => Used {
+  const read = () => ({
+    at: performance.now(),
+    server: cpuMs(serverPid),
+    client: cpuMs(process.pid),
+    machine: machineCpuMs(),
+    written: writtenBytes(serverPid),
+  })
+  const begin = read()
+  return () => {
+    const end = read()
+    const serverCpuMs = end.server - begin.server
+    const clientCpuMs = end.client - begin.client
+    return {
+      seconds: (end.at - begin.at) / 1_000,
+      serverCpuMs,
+      clientCpuMs,
+      othersCpuMs: Math.max(0, end.machine - begin.machine - serverCpuMs - clientCpuMs),
+      writtenBytes: end.written - begin.written,
+    }
+  }
+}

@@ -119,7 +119,7 @@ test('a full disk at the start: refused with its remedy, and everything is there
   for (let n = 0; n < 40; n++) await session.prepare(request(`old-${n}`))
   await coordinator.kill()
   // No file may grow at all: not even the epoch can be raised.
-  const full = await CoordinatorProcess.make({
+  await using full = await CoordinatorProcess.make({
     store: coordinator.store,
     before: "trap '' XFSZ; ulimit -S -f 1",
   })
@@ -178,7 +178,7 @@ test('a second process on the same store is refused and told who has it; the fir
   const brought: string[] = []
   const session = await openShop(first, brought)
   await session.prepare(request('mine'))
-  const second = await CoordinatorProcess.make({ store: first.store })
+  await using second = await CoordinatorProcess.make({ store: first.store })
   for (let round = 1; round <= 2; round++) {
     const ending = await second.launch().end()
     expect(second.program.output).toMatch(

@@ -118,7 +118,7 @@ test('the transcripts by curl and by buf curl say what the coordinator says', as
 })
 
 async function run(command: string): Promise<{ stdout: string }> {
-  const PATH = `${join(root, 'node_modules/.bin')}${delimiter}${process.env['PATH']}`
+  const PATH = `${join(root, 'node_modules/.bin')}${delimiter}${process.env.PATH}`
   return await promisify(execFile)('bash', ['-c', local(command)], { env: { ...process.env, PATH } })
 }
 

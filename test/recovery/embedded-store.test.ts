@@ -30,9 +30,8 @@ function run(program: string, ...args: string[]): ChildProcess {
 
 async function firstLine(child: ChildProcess): Promise<string> {
   const lines = createInterface({ input: child.stdout! })
-  const [line] = (await once(lines, 'line')) as [string]
-  lines.close()
-  return line
+  for await (const line of lines) return line
+  throw new Error(`the process ended with ${child.exitCode ?? child.signalCode} and said nothing`)
 }
 
 async function kill(child: ChildProcess): Promise<void> {
@@ -149,7 +148,7 @@ describe('a full disk', () => {
     if (!canMount) context.skip('unshare -Urm and mount are not allowed here')
     const mount = join(path, '..', 'mount')
     mkdirSync(mount)
-    const script = 'mount -t tmpfs -o size=8m tmpfs "$0" && exec "$1" "$2" "$0"'
+    const script = 'mount -t tmpfs -o size=256m tmpfs "$0" && exec "$1" "$2" "$0"'
     const child = spawn('unshare', ['-Urm', 'bash', '-c', script, mount, process.execPath, FILL], {
       // LMDB prints each failed commit.
       stdio: ['ignore', 'pipe', 'ignore'],

@@ -7,6 +7,7 @@ import {
   type MessageCommand,
   type MessageEffect,
   type Moment,
+  NO_EFFECTS,
   NOTHING,
   type NobodyAsked,
   refuse,
@@ -94,7 +95,7 @@ function prepare(image: MessageImage | undefined, head: MessageHead): Decision {
     unresolvedAtMs: head.preparedAtLogMs + head.checkBack.unresolvedMsMax,
     lastCheckAtMs: head.preparedAtMs + head.retry.lastDispatchMsMax,
   }
-  return { next: { head, state }, effects: [] }
+  return { next: { head, state }, effects: NO_EFFECTS }
 }
 
 function commit(image: MessageImage, by: SettledBy, bodies: readonly FixedBody[], moment: Moment): Decision {
@@ -112,39 +113,49 @@ function committed(
   moment: Moment,
 ): Decision {
   const { wallMs, order } = moment
-  const waiting: MessageDelivery = {
-    status: 'waiting',
-    attempts: 0,
-    nextAttemptAtMs: moment.logMs,
-    firstDispatchAtMs: 0,
-    lastDispatchAtMs: wallMs + head.retry.lastDispatchMsMax,
-    databaseId: '',
-    error: '',
+  const deliveries: MessageDelivery[] = []
+  const next: { head: MessageHead; state: Committed } = {
+    head,
+    state: {
+      phase: 'committed',
+      checks: from.checks,
+      settledBy,
+      settledAtMs: wallMs,
+      order,
+      deliveries,
+      finishedAtMs: 0,
+    },
   }
-  const undispatched: Committed = {
-    phase: 'committed',
-    checks: from.checks,
-    settledBy,
-    settledAtMs: wallMs,
-    order,
-    deliveries: head.messages.map(({ deliverAtMs }) =>
-      deliverAtMs > wallMs
-        ? { ...waiting, nextAttemptAtMs: 0, lastDispatchAtMs: deliverAtMs + head.retry.lastDispatchMsMax }
-        : waiting,
-    ),
-    finishedAtMs: 0,
-  }
+  for (const { deliverAtMs } of head.messages) deliveries.push(undispatched(head, deliverAtMs, moment))
   // The first dispatch goes into the same record wherever somebody is there to take it: one append less a message.
   const effects: MessageEffect[] = []
-  const imageBefore = { head, state: undispatched }
-  const deliveries = undispatched.deliveries.map((delivery, index) => {
-    if ((head.messages[index] as HalfMessage).deliverAtMs > wallMs) return delivery
-    const route = moment.route(imageBefore, index)
-    if (route === undefined) return delivery
+  for (let index = 0; index < deliveries.length; index++) {
+    if ((head.messages[index] as HalfMessage).deliverAtMs > wallMs) continue
+    const route = moment.route(next, index)
+    if (route === undefined) continue
     effects.push({ type: 'Publication', index, attempt: 1 })
-    return { ...delivery, firstDispatchAtMs: wallMs, databaseId: route.databaseId }
-  })
-  return { next: { head, state: { ...undispatched, deliveries } }, effects }
+    deliveries[index] = undispatched(head, 0, moment, wallMs, route.databaseId)
+  }
+  return { next, effects }
+}
+
+function undispatched(
+  head: MessageHead,
+  deliverAtMs: number,
+  { wallMs, logMs }: Moment,
+  firstDispatchAtMs = 0,
+  databaseId = '',
+): MessageDelivery {
+  const isDelayed = deliverAtMs > wallMs
+  return {
+    status: 'waiting',
+    attempts: 0,
+    nextAttemptAtMs: isDelayed ? 0 : logMs,
+    firstDispatchAtMs,
+    lastDispatchAtMs: (isDelayed ? deliverAtMs : wallMs) + head.retry.lastDispatchMsMax,
+    databaseId,
+    error: '',
+  }
 }
 
 /** The head with every body fixed; an error if one is missing, or differs from what it was fixed to. */

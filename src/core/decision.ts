@@ -58,8 +58,10 @@ export interface Decision {
   readonly refused?: EscrowError
 }
 
+/** Nothing leaves. */
+export const NO_EFFECTS: readonly MessageEffect[] = []
 /** The image stays as it is, and nothing leaves. */
-export const NOTHING: Decision = { effects: [] }
+export const NOTHING: Decision = { effects: NO_EFFECTS }
 const ERROR_CHARACTERS_MAX = 1_024
 
 /** A refusal: nothing else is decided. */

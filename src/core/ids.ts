@@ -108,6 +108,15 @@ export function mintedIdParts(
   }
 }
 
+/** The counter of an id that this session minted; undefined for any other. Hot: no expression takes the id apart. */
+export function mintedCounter(id: string, session: string): number | undefined {
+  const at = id.indexOf('}~') + 2
+  const end = at + session.length
+  if (at < 2 || id.charCodeAt(end) !== 46 || !id.startsWith(session, at)) return undefined
+  const counter = Number.parseInt(id.slice(end + 1), 36)
+  return Number.isNaN(counter) ? undefined : counter
+}
+
 /** The key of a transaction in maps and stores. */
 export function transactionKey(namespace: Namespace, id: TransactionId): TransactionKey {
   return `${namespace}/${id}` as TransactionKey

@@ -2,6 +2,7 @@ import { EscrowError } from '../core/errors.ts'
 import type { Runtime } from '../core/runtime.ts'
 import type { LogHandle } from '../store/log.ts'
 import type { Batch, Batches, Release } from './batch.ts'
+import { Question } from './entry.ts'
 
 /** What appends need of their log. */
 export interface AppenderOptions {
@@ -22,6 +23,8 @@ export interface AppenderOptions {
 
 /** The longest pause before the same bytes are appended again. */
 export const APPEND_RETRY_MS_MAX = 1_000
+/** Answers and effects that leave in one go. */
+const LEAVING_AT_ONCE_MAX = 256
 
 /** Appends one batch after the other, one in flight, and lets what waits for each leave once it is durable. */
 export class Appender {
@@ -30,6 +33,10 @@ export class Appender {
   #durable: number
   #isFlushPlanned = false
   #isStopped = false
+  /** Durable, and on their way out; of the first one so many have left. */
+  readonly #leaving: Release[][] = []
+  #left = 0
+  #isLeaving = false
   #idle: (() => void)[] = []
 
   constructor(options: AppenderOptions) {
@@ -54,13 +61,24 @@ export class Appender {
 
   /** Waits until nothing is pending, or the log has stopped. */
   async idle(): Promise<void> {
-    if (this.#isStopped || (this.#appending === undefined && this.#options.batches.isEmpty)) return
+    if (this.#isStopped || this.#isIdle) return
     await new Promise<void>((resolve) => this.#idle.push(resolve))
   }
 
-  /** Takes out all that waits; nothing more leaves. */
+  get #isIdle(): boolean {
+    return this.#appending === undefined && this.#leaving.length === 0 && this.#options.batches.isEmpty
+  }
+
+  #tellIdle(): void {
+    if (this.#isIdle) for (const resolve of this.#idle.splice(0)) resolve()
+  }
+
+  /** Takes out all that waits; no effect leaves any more. Answers that are durable do: they are true. */
   stop(): readonly Release[] {
     this.#isStopped = true
+    for (const releases of this.#leaving.splice(0)) {
+      for (const release of releases) if (release instanceof Question) release.answer()
+    }
     const waiting: Release[] = []
     for (const releases of this.#waiting()) waiting.push(...releases.splice(0))
     for (const resolve of this.#idle.splice(0)) resolve()
@@ -70,13 +88,9 @@ export class Appender {
   /** Answers those whose deadline has passed while the store keeps silent. */
   tellTheLate(monotonicMs: number): void {
     for (const releases of this.#waiting()) {
-      // By index: this looks at thousands, many times a second.
-      for (let at = 0; at < releases.length; at++) {
-        const release = releases[at] as Release
-        if (!('question' in release) || release.question.deadlineMs > monotonicMs) continue
-        release.question.reply(new EscrowError('uncertain', 'the store has not answered by the deadline'))
-        const silent = { ...release.question, deadlineMs: Number.POSITIVE_INFINITY, reply: () => {} }
-        releases[at] = { question: silent, error: undefined, response: undefined }
+      for (const release of releases) {
+        if ('effect' in release || release.isOver || release.deadlineMs > monotonicMs) continue
+        release.reply(new EscrowError('uncertain', 'the store has not answered by the deadline'))
       }
     }
   }
@@ -88,10 +102,7 @@ export class Appender {
 
   #flush(): void {
     if (this.#appending !== undefined || this.#isStopped) return
-    if (this.#options.batches.isEmpty) {
-      for (const resolve of this.#idle.splice(0)) resolve()
-      return
-    }
+    if (this.#options.batches.isEmpty) return this.#tellIdle()
     this.#appending = this.#options.batches.take()
     this.#append(this.#appending, 1)
   }
@@ -110,7 +121,7 @@ export class Appender {
 
   #appended(batch: Batch, how: 'done' | 'fenced'): void {
     if (this.#isStopped) return
-    const { handle, release, stored, failing, stop } = this.#options
+    const { handle, stored, failing, stop } = this.#options
     if (how === 'fenced') {
       stop(new EscrowError('notOwner', `log ${handle.log} was taken over by another writer`))
       return
@@ -123,7 +134,25 @@ export class Appender {
     }
     // The next append starts first, so that it is on its way while these leave.
     this.#flush()
-    for (const each of batch.releases) release(each)
+    this.#leaving.push(batch.releases)
+    if (!this.#isLeaving) this.#leave()
+  }
+
+  /** Lets some leave, and the rest after what the event loop brings: so what left first is on its way meanwhile. */
+  #leave(): void {
+    this.#isLeaving = false
+    const { release, runtime } = this.#options
+    for (let left = LEAVING_AT_ONCE_MAX; left > 0; left--) {
+      const releases = this.#leaving[0]
+      if (releases === undefined) return this.#tellIdle()
+      if (this.#left < releases.length) release(releases[this.#left++] as Release)
+      else {
+        this.#leaving.shift()
+        this.#left = 0
+      }
+    }
+    this.#isLeaving = true
+    runtime.defer(() => this.#leave())
   }
 
   /** The same bytes are appended again: only the store can say whether they are there already. */

@@ -1,19 +1,12 @@
-import type { Operation, Operations } from '../core/api.ts'
 import type { MessageEffect } from '../core/decision.ts'
-import { type EscrowError, InvariantViolation } from '../core/errors.ts'
+import { InvariantViolation } from '../core/errors.ts'
 import type { MessageImage } from '../core/message.ts'
 import type { LogClock, LogHandle, Segment } from '../store/log.ts'
 import { SegmentBuilder } from '../store/segment.ts'
 import type { Entry, Question } from './entry.ts'
 
 /** What leaves when its batch is durable: an answer, or an effect. */
-export type Release =
-  | {
-      readonly question: Question
-      readonly error: EscrowError | undefined
-      readonly response: Operations[Operation]['response'] | undefined
-    }
-  | { readonly entry: Entry; readonly effect: MessageEffect }
+export type Release = Question | { readonly entry: Entry; readonly effect: MessageEffect }
 
 /** Decisions that become durable together, and what waits for that. */
 export interface Batch {

@@ -1,11 +1,11 @@
 import { EscrowError } from '../core/errors.ts'
-import { finishedAtMs, isOrdered, type MessageImage, outstanding, statusOf } from '../core/message.ts'
+import { isOrdered, type MessageImage, outstanding, statusOf } from '../core/message.ts'
 import { ByteWriter } from '../store/binary.ts'
-import { type ImageRow, sortByKey } from '../store/images.ts'
+import type { ImageRow } from '../store/images.ts'
 import type { LogClock, LogHandle } from '../store/log.ts'
 import { encodeImage } from '../store/record.ts'
 import type { Store } from '../store/store.ts'
-import type { Entry } from './entry.ts'
+import { type Entry, Packer } from './entry.ts'
 
 /** What checkpoints need of their log. */
 export interface CheckpointerOptions {
@@ -36,7 +36,6 @@ interface Taken {
   readonly unsavedAtMs: number
 }
 
-const NEVER_DUE = { dueLogMs: undefined, dueWallMs: undefined }
 /** How often an idle log stores its clock, so that an outage is told from idleness. */
 const HEARTBEAT_MS = 5_000
 
@@ -44,6 +43,7 @@ const HEARTBEAT_MS = 5_000
 export class Checkpointer {
   readonly #options: CheckpointerOptions
   readonly #writer = new ByteWriter(4096)
+  readonly #packer = new Packer()
   #dirty: Entry[] = []
   #candidates: Entry[] = []
   #running: Promise<void> | undefined
@@ -58,9 +58,14 @@ export class Checkpointer {
   }
 
   /** An entry differs from its row from now on. */
-  dirty(entry: Entry): void {
-    entry.unsavedAtMs = this.#options.clock().wallMs
+  dirty(entry: Entry, wallMs: number): void {
+    entry.unsavedAtMs = wallMs
     this.#dirty.push(entry)
+  }
+
+  /** Makes the row of an entry that has changed for the last time; false for one that hasn't. */
+  pack(entry: Entry): boolean {
+    return entry.pack(this.#packer)
   }
 
   /** An entry may have become idle: looked at after the next checkpoint. */
@@ -118,7 +123,7 @@ export class Checkpointer {
     this.#checkpointed = checkpointed
     this.asOfMs = Math.max(this.asOfMs, asOfMs)
     for (const { entry } of taken) {
-      if (entry.unsavedFrom === 0 && finishedAtMs(entry.image) === 0) this.#options.written(entry)
+      if (entry.unsavedFrom === 0 && entry.packed === undefined) this.#options.written(entry)
       this.mayEvict(entry)
     }
     this.#evict()
@@ -145,13 +150,15 @@ export class Checkpointer {
     const durable = this.#options.durable()
     const taken: Taken[] = []
     const rows: ImageRow[] = []
-    for (const entry of sortByKey(this.#dirty.splice(0, count))) {
+    for (const entry of this.#dirty.splice(0, count)) {
       const { sequence, unsavedFrom, unsavedAtMs } = entry
       if (sequence > durable) {
         this.#dirty.push(entry)
         continue
       }
       rows.push(this.#row(entry))
+      // Whatever becomes of this write: it may be there.
+      entry.isStored = true
       taken.push({ entry, unsavedFrom, unsavedAtMs })
       entry.unsavedFrom = 0
     }
@@ -166,19 +173,33 @@ export class Checkpointer {
   }
 
   #row(entry: Entry): ImageRow {
+    const { key, sequence, packed, isStored } = entry
+    if (packed !== undefined) {
+      const { bytes, start, end, status, finishedAtMs } = packed
+      return {
+        key,
+        sequence,
+        status,
+        bytes: bytes.subarray(start, end),
+        dueLogMs: undefined,
+        dueWallMs: undefined,
+        finishedAtMs,
+        isNew: !isStored,
+      }
+    }
     const { image } = entry
-    const finished = finishedAtMs(image)
     this.#writer.truncate(0)
-    encodeImage(this.#writer, image, { bodies: finished === 0 })
-    const { dueLogMs, dueWallMs } = finished === 0 ? dueTimes(image) : NEVER_DUE
+    encodeImage(this.#writer, image, { bodies: true })
+    const { dueLogMs, dueWallMs } = dueTimes(image)
     return {
-      key: entry.key,
-      sequence: entry.sequence,
+      key,
+      sequence,
       status: statusOf(image),
       bytes: this.#writer.copy(),
       dueLogMs,
       dueWallMs,
-      finishedAtMs: finished,
+      finishedAtMs: 0,
+      isNew: !isStored,
     }
   }
 

@@ -19,7 +19,7 @@ import {
   outstanding,
 } from '../core/message.ts'
 import type { LogClock } from '../store/log.ts'
-import { type Entry, remove } from './entry.ts'
+import { type Entry, minus, plus } from './entry.ts'
 import type { Outlet, Route } from './outlet.ts'
 
 interface Place {
@@ -131,7 +131,7 @@ export class Deliveries {
   }
 
   #enqueue(name: string, queue: Place[] | undefined, place: Place): void {
-    place.entry.queued.push(place.index)
+    place.entry.queued = plus(place.entry.queued, place.index)
     this.#queuedCount += 1
     if (queue === undefined) {
       this.#queues.set(name, [place])
@@ -146,7 +146,7 @@ export class Deliveries {
     // Mostly the first: only what is skipped or delivered late stands further back.
     const at = queue.findIndex((place) => place.entry === entry && place.index === index)
     queue.splice(at, 1)
-    remove(entry.queued, index)
+    entry.queued = minus(entry.queued, index)
     this.#queuedCount -= 1
     if (queue.length === 0) this.#queues.delete(name)
     const next = queue[0]
@@ -175,7 +175,7 @@ export class Deliveries {
       this.#held.set(name, held)
     }
     held.add({ entry, index })
-    entry.held.push(index)
+    entry.held = plus(entry.held, index)
     this.#heldCount += 1
     if (this.route(entry.image, index) !== undefined) this.#offer(name, held)
   }
@@ -219,7 +219,7 @@ export class Deliveries {
   #unhold(name: string, held: Set<Place>, place: Place): void {
     held.delete(place)
     if (held.size === 0) this.#held.delete(name)
-    remove(place.entry.held, place.index)
+    place.entry.held = minus(place.entry.held, place.index)
     this.#heldCount -= 1
   }
 
@@ -272,7 +272,7 @@ export class Deliveries {
   }
 
   #done(entry: Entry, index: number): void {
-    remove(entry.busy, index)
+    entry.busy = minus(entry.busy, index)
     this.#options.released(entry)
   }
 }

@@ -20,14 +20,13 @@ import {
   routingsOf,
   SLOTS,
   slotOf,
-  transactionKey,
 } from '../core/ids.ts'
 import type { Runtime } from '../core/runtime.ts'
 import { decodeImage } from '../store/record.ts'
 import type { Store } from '../store/store.ts'
 import { DEFAULT_BOUNDS, type LogBounds } from './bounds.ts'
 import type { Coordination, OpenedSession, Reply, RequestOptions } from './coordination.ts'
-import type { Question } from './entry.ts'
+import { Question } from './entry.ts'
 import { LogDriver } from './log-driver.ts'
 import { type Listener, Names } from './names.ts'
 import type { Outlet } from './outlet.ts'
@@ -129,6 +128,7 @@ export class Engine implements Coordination {
         outlet: this.#options.outlet,
         bounds: this.#bounds,
         limits: this.limits,
+        notFound: (id) => this.#notFound(id),
         onStopped: (error) => this.#stopped(at, error),
         onDegraded: (reason) => this.#degradeLog(at, reason),
       })
@@ -261,17 +261,8 @@ export class Engine implements Coordination {
         this.#prepare(namespace, operation.request, { reply, deadlineMs, fresh: options.fresh })
       else {
         const id = parseTransactionId(operation.request.id)
-        const question: Question = {
-          op: operation.op,
-          reply: withExpiry(id, reply, () => this.#oldestKnownMs()),
-          deadlineMs,
-        }
-        this.#driver(id).submit(
-          transactionKey(namespace, id),
-          commandOf(operation, this.limits),
-          question,
-          false,
-        )
+        const question = new Question({ op: operation.op, namespace, id, fresh: false, reply, deadlineMs })
+        this.#driver(id).submit(commandOf(operation, this.limits), question)
       }
     } catch (thrown) {
       const error = EscrowError.from(thrown)
@@ -282,7 +273,7 @@ export class Engine implements Coordination {
   #prepare(
     namespace: Namespace,
     request: PrepareRequest,
-    asked: Omit<Question, 'op'> & { fresh: boolean },
+    asked: { reply: Reply; deadlineMs: number; fresh: boolean },
   ): void {
     const { reply, deadlineMs, fresh } = asked
     const names = this.#ready()
@@ -301,13 +292,15 @@ export class Engine implements Coordination {
     })
     names.checkChecker(namespace, head.checker)
     for (const { destination } of head.messages) names.checkDestination(namespace, destination)
-    const question: Question = { op: 'prepare', reply, deadlineMs }
-    this.#driver(id).submit(
-      transactionKey(namespace, id),
-      { type: 'prepareMessage', head },
-      question,
-      fresh || given === '',
-    )
+    const question = new Question({
+      op: 'prepare',
+      namespace,
+      id,
+      fresh: fresh || given === '',
+      reply,
+      deadlineMs,
+    })
+    this.#driver(id).submit({ type: 'prepareMessage', head }, question)
   }
 
   #mint(orderingKey: string): ReturnType<typeof mintTransactionId> {
@@ -330,6 +323,14 @@ export class Engine implements Coordination {
     throw this.#recovery !== undefined || this.#phase !== 'ready'
       ? new EscrowError('storeUnavailable', this.#degraded || 'the log is being recovered')
       : new EscrowError('notOwner', 'another writer has this log')
+  }
+
+  /** Tells `expired` from `notFound` where the id itself tells its age. */
+  #notFound(id: string): EscrowError {
+    const minted = mintedIdParts(id)
+    return minted !== undefined && minted.sessionStartedAtMs < this.#oldestKnownMs()
+      ? new EscrowError('expired', 'the transaction ended, and its retention time has passed')
+      : new EscrowError('notFound', 'no such transaction')
   }
 
   /** The oldest wall-clock time of which anything that ended is still known. */
@@ -376,19 +377,5 @@ export class Engine implements Coordination {
       )
       this.#sweep()
     }, RETENTION_SWEEP_MS)
-  }
-}
-
-/** Tells `expired` from `notFound` where the id itself tells its age. */
-function withExpiry(id: string, reply: Reply, oldestKnownMs: () => number): Reply {
-  return (error, response) => {
-    const minted = error?.code === 'notFound' ? mintedIdParts(id) : undefined
-    const isExpired = minted !== undefined && minted.sessionStartedAtMs < oldestKnownMs()
-    reply(
-      isExpired
-        ? new EscrowError('expired', 'the transaction ended, and its retention time has passed')
-        : error,
-      response,
-    )
   }
 }

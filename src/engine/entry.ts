@@ -1,15 +1,59 @@
-import type { Operation } from '../core/api.ts'
+import type { Operation, Operations } from '../core/api.ts'
 import { EscrowError } from '../core/errors.ts'
-import type { TransactionKey } from '../core/ids.ts'
-import type { MessageImage } from '../core/message.ts'
+import { type Namespace, type TransactionId, type TransactionKey, transactionKey } from '../core/ids.ts'
+import { finishedAtMs, type MessageImage, statusOf } from '../core/message.ts'
+import { ByteWriter } from '../store/binary.ts'
+import type { ImageStatus } from '../store/images.ts'
+import { decodeImage, encodeImage } from '../store/record.ts'
 import type { Reply } from './coordination.ts'
 
-/** Somebody who waits for an answer. */
-export interface Question {
+/** What is asked about a transaction, and by whom. */
+export interface Asked {
   readonly op: Operation
+  readonly namespace: Namespace
+  readonly id: TransactionId
+  /** Nothing can be stored under this id yet. */
+  readonly fresh: boolean
   readonly reply: Reply
   /** By the monotonic clock: the wall clock may be set. */
   readonly deadlineMs: number
+}
+
+/** Somebody who waits for an answer, and the answer once it is decided. */
+export class Question {
+  readonly op: Operation
+  readonly namespace: Namespace
+  readonly id: TransactionId
+  readonly fresh: boolean
+  readonly deadlineMs: number
+  #reply: Reply | undefined
+  error: EscrowError | undefined = undefined
+  response: Operations[Operation]['response'] | undefined = undefined
+
+  constructor({ op, namespace, id, fresh, reply, deadlineMs }: Asked) {
+    this.op = op
+    this.namespace = namespace
+    this.id = id
+    this.fresh = fresh
+    this.deadlineMs = deadlineMs
+    this.#reply = reply
+  }
+
+  /** Whether it was answered: what comes later is dropped. */
+  get isOver(): boolean {
+    return this.#reply === undefined
+  }
+
+  /** Gives the answer that was decided. */
+  answer(): void {
+    this.reply(this.error, this.response)
+  }
+
+  reply(error: EscrowError | undefined, response?: Operations[Operation]['response']): void {
+    const reply = this.#reply
+    this.#reply = undefined
+    reply?.(error, response)
+  }
 }
 
 /** What those are told for whom nothing was decided when a log stops: that it may be tried again. */
@@ -18,10 +62,50 @@ export function nothingDone(error: EscrowError): EscrowError {
   return new EscrowError('storeUnavailable', `the log is being recovered: ${error.message}`, { cause: error })
 }
 
+/** The bytes of an image that will not change any more. */
+interface Packed {
+  readonly bytes: Uint8Array
+  readonly start: number
+  readonly end: number
+  readonly status: ImageStatus
+  readonly finishedAtMs: number
+}
+
+const CHUNK_BYTES = 256 << 10
+const NONE: readonly number[] = []
+
+/**
+ * Encodes finished images as soon as they are finished, into chunks outside the heap: what waits for the next checkpoint is
+ * tens of thousands of images, and as objects they would outlive the young generation.
+ */
+export class Packer {
+  #writer = new ByteWriter(CHUNK_BYTES)
+
+  pack(image: MessageImage): Packed {
+    if (this.#writer.length > CHUNK_BYTES - 4096) this.#writer = new ByteWriter(CHUNK_BYTES)
+    const start = this.#writer.length
+    encodeImage(this.#writer, image, { bodies: false })
+    return {
+      bytes: this.#writer.bytes,
+      start,
+      end: this.#writer.length,
+      status: statusOf(image),
+      finishedAtMs: finishedAtMs(image),
+    }
+  }
+}
+
 /** A transaction in memory. It may leave memory when it is clean and nothing holds it. */
 export class Entry {
-  readonly key: TransactionKey
-  image: MessageImage
+  readonly namespace: Namespace
+  readonly id: TransactionId
+  #image: MessageImage | undefined
+  /** Set once it is finished. */
+  packed: Packed | undefined = undefined
+  /** Ended, and no longer among those in memory. */
+  isGone = false
+  /** The store may have a row of it. */
+  isStored: boolean
   /** The segment of its last change. */
   sequence: number
   /** The first segment of a change that no row stands for; 0 when it is clean. */
@@ -33,21 +117,50 @@ export class Entry {
   /** The last check-back found nobody: it is asked again when a checker comes. */
   missed = false
   /** Deliveries that are decided or under way, by index. */
-  readonly busy: number[] = []
+  busy: readonly number[] = NONE
   /** Deliveries that wait for room at their destination, by index. */
-  readonly held: number[] = []
+  held: readonly number[] = NONE
   /** Deliveries that stand in the queue of their key, by index. */
-  readonly queued: number[] = []
+  queued: readonly number[] = NONE
   /** Questions that wait for the end. */
   waiters: Question[] | undefined = undefined
   /** Log time for which the heap holds it; 0 for none. */
   alarmAtMs = 0
 
-  constructor(key: TransactionKey, image: MessageImage, sequence: number, unsavedFrom: number) {
-    this.key = key
-    this.image = image
+  constructor(
+    image: MessageImage,
+    { sequence, unsavedFrom, isStored }: { sequence: number; unsavedFrom: number; isStored: boolean },
+  ) {
+    this.namespace = image.head.namespace
+    this.id = image.head.id
+    this.#image = image
     this.sequence = sequence
     this.unsavedFrom = unsavedFrom
+    this.isStored = isStored
+  }
+
+  get key(): TransactionKey {
+    return transactionKey(this.namespace, this.id)
+  }
+
+  /** Read back, for whoever still asks about a finished one. */
+  get image(): MessageImage {
+    if (this.#image !== undefined) return this.#image
+    const { bytes, start, end } = this.packed as Packed
+    return decodeImage(bytes.subarray(start, end))
+  }
+
+  set image(image: MessageImage) {
+    this.#image = image
+  }
+
+  /** Keeps a finished image as bytes from here on; false if it isn't finished, or is kept so already. */
+  pack(packer: Packer): boolean {
+    if (this.packed !== undefined || this.#image === undefined || finishedAtMs(this.#image) === 0)
+      return false
+    this.packed = packer.pack(this.#image)
+    this.#image = undefined
+    return true
   }
 
   /** Whether memory may forget it: the store knows all of it, and finds it when it is due. */
@@ -65,11 +178,12 @@ export class Entry {
   }
 }
 
-/** Takes `value` out of a short list, whose order doesn't matter. */
-export function remove(list: number[], value: number): boolean {
-  const at = list.indexOf(value)
-  if (at < 0) return false
-  const last = list.pop() as number
-  if (at < list.length) list[at] = last
-  return true
+/** A list with `value` in it as well. A transaction has few messages, mostly one: a literal of the right size is smallest. */
+export function plus(list: readonly number[], value: number): readonly number[] {
+  return list.length === 0 ? [value] : [...list, value]
+}
+
+/** A list without `value`. */
+export function minus(list: readonly number[], value: number): readonly number[] {
+  return list.length === 1 && list[0] === value ? NONE : list.filter((each) => each !== value)
 }

@@ -1,6 +1,6 @@
 import type { MessageCommand } from '../core/decision.ts'
 import { EscrowError } from '../core/errors.ts'
-import type { TransactionKey } from '../core/ids.ts'
+import { type Namespace, type TransactionId, type TransactionKey, transactionKey } from '../core/ids.ts'
 import type { Runtime } from '../core/runtime.ts'
 import type { StoredImage } from '../store/images.ts'
 import type { Store } from '../store/store.ts'
@@ -45,8 +45,8 @@ export class Loader {
     return this.#pendingCount
   }
 
-  isLoading(key: TransactionKey): boolean {
-    return this.#loading.has(key)
+  isLoading(namespace: Namespace, id: TransactionId): boolean {
+    return this.#loading.size > 0 && this.#loading.has(transactionKey(namespace, id))
   }
 
   /** Waits until no question waits for its transaction. */

@@ -12,11 +12,11 @@
  * | stopped  | fenced, broken, released                | are refused; those decided but not durable end as `uncertain` |
  */
 import { decideMessage } from '../core/decide-message.ts'
-import type { Decision, MessageCommand, Moment } from '../core/decision.ts'
+import type { Decision, MessageCommand } from '../core/decision.ts'
 import type { Limits } from '../core/envelope.ts'
 import { EscrowError } from '../core/errors.ts'
-import type { TransactionKey } from '../core/ids.ts'
-import type { MessageImage } from '../core/message.ts'
+import { type TransactionKey, transactionKey } from '../core/ids.ts'
+import type { MessageHead, MessageImage } from '../core/message.ts'
 import type { Runtime } from '../core/runtime.ts'
 import type { StoredImage } from '../store/images.ts'
 import type { LogClock, LogHandle } from '../store/log.ts'
@@ -30,11 +30,12 @@ import { CheckBacks } from './check-backs.ts'
 import { Checkpointer } from './checkpointer.ts'
 import { Deliveries } from './deliveries.ts'
 import { DueScan } from './due-scan.ts'
-import { Entry, nothingDone, type Question } from './entry.ts'
+import type { Entries } from './entries.ts'
+import { Entry, nothingDone, plus, Question } from './entry.ts'
 import { Failures } from './failures.ts'
 import { Loader, loadImages, type Pending } from './loader.ts'
-import { LogTime } from './moments.ts'
-import type { Outlet, Route } from './outlet.ts'
+import { BatchMoment, LogTime } from './moments.ts'
+import type { Outlet } from './outlet.ts'
 import type { Recovered } from './recovery.ts'
 import { responseOf } from './views.ts'
 import { hasEnded, Waiters } from './waiters.ts'
@@ -49,33 +50,34 @@ export interface LogDriverOptions {
   readonly bounds: LogBounds
   readonly limits: Limits
   /** The log stopped for a reason of its own: fenced, or a store that must be reopened. */
+  /** Why there is no transaction of this id. */
+  readonly notFound: (id: string) => EscrowError
   readonly onStopped: (error: EscrowError) => void
   /** The store doesn't answer (a reason), or does again (empty). */
   readonly onDegraded: (reason: string) => void
 }
 
-/** Orders of one segment are told apart up to here; a segment of 4 MiB has fewer records. */
-const ORDERS_PER_SEGMENT = 2 ** 17
+type Writable<T> = { -readonly [Key in keyof T]: T[Key] }
+
 const TICK_MS = 20
 
 /** One log, from its recovery until it stops. */
-export class LogDriver implements Moment {
+export class LogDriver {
   readonly #options: LogDriverOptions
-  readonly #entries: Map<TransactionKey, Entry>
+  readonly #entries: Entries
   readonly #time: LogTime
   readonly #batches: Batches
   readonly #appender: Appender
   readonly #loader: Loader
   readonly #waiters: Waiters
   readonly #alarms = new Alarms()
+  readonly #moment: BatchMoment
   readonly #dueScan: DueScan
   readonly #checkpointer: Checkpointer
   #stopped: EscrowError | undefined
   #cancelTick: () => void = () => {}
   readonly deliveries: Deliveries
   readonly checkBacks: CheckBacks
-  wallMs = 0
-  logMs = 0
 
   constructor(options: LogDriverOptions) {
     this.#options = options
@@ -110,6 +112,7 @@ export class LogDriver implements Moment {
       failing: failures.of('load'),
     })
     this.deliveries = new Deliveries({ outlet, submit, released, heldMax: bounds.heldMax })
+    this.#moment = new BatchMoment(this.#time, this.#batches, runtime, this.deliveries)
     this.checkBacks = new CheckBacks({
       outlet,
       submit,
@@ -128,7 +131,7 @@ export class LogDriver implements Moment {
       clock,
       written: (entry) => this.#attend(entry),
       stored,
-      evict: (entry) => this.#entries.delete(entry.key),
+      evict: (entry) => this.#entries.delete(entry),
       failing: failures.of('checkpoint'),
       fenced: () => stop(new EscrowError('notOwner', `log ${handle.log} was taken over by another writer`)),
     })
@@ -138,14 +141,17 @@ export class LogDriver implements Moment {
 
   /** Brings in what holds a key back, then starts the clock. Answers come from here on. */
   async start(): Promise<void> {
-    this.#dueScan.open(this.#readClocks())
-    for (const entry of this.#entries.values()) this.#checkpointer.dirty(entry)
+    this.#dueScan.open(this.#moment.read())
+    for (const entry of [...this.#entries]) {
+      this.#checkpointer.dirty(entry, this.#moment.wallMs)
+      this.#pack(entry)
+    }
     for await (const keys of this.#dueScan.held()) {
-      const missing = keys.filter((key) => !this.#entries.has(key))
-      for (const [key, stored] of await loadImages(this.#options.store, missing)) this.#enter(key, stored)
+      const missing = keys.filter((key) => this.#entries.of(key) === undefined)
+      for (const [, stored] of await loadImages(this.#options.store, missing)) this.#enter(stored)
     }
     // Every queue stands in the order of commits before the first of it may leave.
-    const entries = [...this.#entries.values()]
+    const entries = [...this.#entries]
     for (const entry of entries) this.deliveries.restore(entry)
     for (const entry of entries) this.#attend(entry)
     this.#tick()
@@ -158,7 +164,7 @@ export class LogDriver implements Moment {
 
   /** Wall time less log time: how long nobody ran the log, all told. */
   get outagesMs(): number {
-    return this.wallMs - this.logMs
+    return this.#moment.wallMs - this.#moment.logMs
   }
 
   /** Wall clock of the last checkpoint: what a query of the images is true for. */
@@ -188,23 +194,24 @@ export class LogDriver implements Moment {
     this.#cancelTick()
     const message = `the log stopped before its outcome was known: ${error.message}`
     const uncertain = new EscrowError('uncertain', message, { cause: error })
-    for (const release of this.#appender.stop()) if ('question' in release) release.question.reply(uncertain)
+    for (const release of this.#appender.stop()) if (release instanceof Question) release.reply(uncertain)
     this.#loader.stop(nothingDone(error))
     this.#waiters.stop(nothingDone(error))
     this.#options.onStopped(error)
   }
 
   /** Takes a command, or with none a read; every question is answered exactly once, later. */
-  submit(key: TransactionKey, command: MessageCommand | undefined, question: Question, fresh: boolean): void {
+  submit(command: MessageCommand | undefined, question: Question): void {
     const refused = this.#stopped === undefined ? this.#overload(command) : nothingDone(this.#stopped)
     if (refused !== undefined) {
       this.#options.runtime.defer(() => question.reply(refused))
       return
     }
-    const entry = this.#entries.get(key)
-    if (entry !== undefined) this.#answer(entry, command, question)
-    else if (fresh && !this.#loader.isLoading(key)) this.#create(key, command, question)
-    else this.#loader.load(key, { command, question })
+    const { namespace, id, fresh } = question
+    const entry = fresh ? undefined : this.#entries.get(namespace, id)
+    if (entry !== undefined) return this.#answer(entry, command, question)
+    if (fresh && !this.#loader.isLoading(namespace, id)) this.#create(command, question)
+    else this.#loader.load(transactionKey(namespace, id), { command, question })
   }
 
   #overload(command: MessageCommand | undefined): EscrowError | undefined {
@@ -217,7 +224,7 @@ export class LogDriver implements Moment {
   }
 
   #answer(entry: Entry | undefined, command: MessageCommand | undefined, question: Question): void {
-    if (entry === undefined) this.#refuse(question, new EscrowError('notFound', 'no such transaction'))
+    if (entry === undefined) this.#refuse(question, this.#options.notFound(question.id))
     else if (command !== undefined) this.#decideOn(entry, command, question)
     else if (question.op !== 'wait' || hasEnded(entry.image)) this.#respond(entry, question)
     else {
@@ -227,21 +234,24 @@ export class LogDriver implements Moment {
   }
 
   #refuse(question: Question, error: EscrowError): void {
-    this.#batches.release({ question, error, response: undefined })
+    question.error = error
+    this.#batches.release(question)
     this.#appender.plan()
   }
 
   #respond(entry: Entry, question: Question): void {
-    const response = responseOf(question.op, entry.image, this.outagesMs)
-    this.#batches.release({ question, error: undefined, response })
+    question.response = responseOf(question.op, entry.image, this.outagesMs)
+    this.#batches.release(question)
     this.#appender.plan()
   }
 
-  #create(key: TransactionKey, command: MessageCommand | undefined, question: Question): void {
+  #create(command: MessageCommand | undefined, question: Question): void {
     if (command?.type !== 'prepareMessage') return this.#answer(undefined, command, question)
-    this.#readClocks()
-    const head = { ...command.head, preparedAtMs: this.wallMs, preparedAtLogMs: this.logMs }
-    const decision = decideMessage(undefined, { type: 'prepareMessage', head }, this)
+    this.#moment.read()
+    const head = command.head as Writable<MessageHead>
+    head.preparedAtMs = this.#moment.wallMs
+    head.preparedAtLogMs = this.#moment.logMs
+    const decision = decideMessage(undefined, command, this.#moment)
     if (decision.next === undefined) return
     let sequence: number
     try {
@@ -250,9 +260,9 @@ export class LogDriver implements Moment {
       this.#refuse(question, EscrowError.from(error))
       return
     }
-    const entry = new Entry(key, decision.next, sequence, sequence)
-    this.#entries.set(key, entry)
-    this.#checkpointer.dirty(entry)
+    const entry = new Entry(decision.next, { sequence, unsavedFrom: sequence, isStored: false })
+    this.#entries.add(entry)
+    this.#checkpointer.dirty(entry, this.#moment.wallMs)
     this.#respond(entry, question)
     this.#attend(entry)
   }
@@ -260,7 +270,7 @@ export class LogDriver implements Moment {
   /** Decides on an image in memory. */
   #decideOn(entry: Entry, command: MessageCommand, question: Question | undefined): void {
     if (this.#stopped !== undefined) return
-    this.#readClocks()
+    this.#moment.read()
     // Somebody is being asked already: one check-back at a time.
     if (command.type === 'requestCheckBack' && entry.checking) {
       if (question !== undefined) this.#respond(entry, question)
@@ -268,7 +278,7 @@ export class LogDriver implements Moment {
     }
     let decision: Decision
     try {
-      decision = decideMessage(entry.image, command, this)
+      decision = decideMessage(entry.image, command, this.#moment)
       if (decision.next !== undefined) this.#record(entry, decision.next)
     } catch (error) {
       this.#undecided(entry, command, question, EscrowError.from(error))
@@ -277,7 +287,7 @@ export class LogDriver implements Moment {
     if (command.type === 'checkBackDue') entry.checking = decision.effects.length > 0
     for (const effect of decision.effects) {
       if (effect.type === 'CheckBack') entry.checking = true
-      else entry.busy.push(effect.index)
+      else entry.busy = plus(entry.busy, effect.index)
       this.#batches.release({ entry, effect })
     }
     if (question !== undefined) {
@@ -286,7 +296,13 @@ export class LogDriver implements Moment {
     }
     for (const waiter of this.#waiters.takeEnded(entry)) this.#respond(entry, waiter)
     this.#attend(entry)
+    this.#pack(entry)
     this.#appender.plan()
+  }
+
+  /** What has changed for the last time is kept as its row from here on. */
+  #pack(entry: Entry): void {
+    if (this.#checkpointer.pack(entry)) this.#entries.ended(entry)
   }
 
   /** The image is as it was: nothing of the decision was recorded. */
@@ -313,77 +329,58 @@ export class LogDriver implements Moment {
     entry.sequence = sequence
     if (entry.unsavedFrom !== 0) return
     entry.unsavedFrom = sequence
-    this.#checkpointer.dirty(entry)
+    this.#checkpointer.dirty(entry, this.#moment.wallMs)
   }
 
   /** Sees to what is next for an entry: at once, by an alarm, or by the due index once it is stored there. */
   #attend(entry: Entry): void {
     if (this.#stopped !== undefined) return
-    const alarmOfCheckBack = this.checkBacks.update(entry, this)
-    const atMs = this.deliveries.update(entry, this) ?? alarmOfCheckBack
+    const alarmOfCheckBack = this.checkBacks.update(entry, this.#moment)
+    const atMs = this.deliveries.update(entry, this.#moment) ?? alarmOfCheckBack
     if (atMs !== undefined && atMs <= this.#dueScan.horizonMs) this.#alarms.set(entry, atMs)
-  }
-
-  get order(): number {
-    return this.#batches.sequence * ORDERS_PER_SEGMENT + this.#batches.records
-  }
-
-  random(): number {
-    return this.#options.runtime.random()
-  }
-
-  route(image: MessageImage, index: number): Route | undefined {
-    return this.deliveries.route(image, index)
-  }
-
-  #readClocks(): LogClock {
-    this.#time.update()
-    this.wallMs = this.#time.wallMs
-    this.logMs = this.#time.logMs
-    return this
   }
 
   /** The due index says that something will be due before the horizon. */
   #due(key: TransactionKey): void {
     if (this.#stopped !== undefined) return
-    const entry = this.#entries.get(key)
+    const entry = this.#entries.of(key)
     // Whatever keeps it in memory set no alarm while its time was beyond the horizon.
     if (entry === undefined) this.#loader.bring(key)
     else this.#attend(entry)
   }
 
-  #enter(key: TransactionKey, stored: StoredImage): Entry {
-    const entry = new Entry(key, decodeImage(stored.bytes), stored.sequence, 0)
-    this.#entries.set(key, entry)
+  #enter({ bytes, sequence }: StoredImage): Entry {
+    const entry = new Entry(decodeImage(bytes), { sequence, unsavedFrom: 0, isStored: true })
+    this.#entries.add(entry)
     this.#checkpointer.mayEvict(entry)
     return entry
   }
 
   #loaded(key: TransactionKey, stored: StoredImage | undefined, pending: readonly Pending[]): void {
-    const entry = stored === undefined ? undefined : this.#enter(key, stored)
-    this.#readClocks()
+    const entry = stored === undefined ? undefined : this.#enter(stored)
+    this.#moment.read()
     for (const { command, question } of pending) {
-      const known = this.#entries.get(key)
-      if (known === undefined) this.#create(key, command, question)
+      const known = this.#entries.of(key)
+      if (known === undefined) this.#create(command, question)
       else this.#answer(known, command, question)
     }
     if (entry !== undefined) this.#attend(entry)
   }
 
   #release(release: Release): void {
-    if ('question' in release) release.question.reply(release.error, release.response)
+    if (release instanceof Question) release.answer()
     else if (release.effect.type === 'CheckBack') this.checkBacks.send(release.entry, release.effect.attempt)
     else this.deliveries.send(release.entry, release.effect.index, release.effect.attempt)
   }
 
   #tick(): void {
     if (this.#stopped !== undefined) return
-    const clock = this.#readClocks()
+    const clock = this.#moment.renew()
     this.#dueScan.advance(clock)
     for (
-      let entry = this.#alarms.take(this.logMs);
+      let entry = this.#alarms.take(this.#moment.logMs);
       entry !== undefined;
-      entry = this.#alarms.take(this.logMs)
+      entry = this.#alarms.take(this.#moment.logMs)
     ) {
       this.#attend(entry)
       this.#checkpointer.mayEvict(entry)

@@ -1,5 +1,10 @@
+import type { Moment } from '../core/decision.ts'
+import type { MessageImage } from '../core/message.ts'
 import type { Runtime } from '../core/runtime.ts'
 import type { LogClock } from '../store/log.ts'
+import type { Batches } from './batch.ts'
+import type { Deliveries } from './deliveries.ts'
+import type { Route } from './outlet.ts'
 
 /** Longer than this after the last stored heartbeat, log time stands still: several heartbeats of an idle log. */
 const STANDS_STILL_AFTER_MS = 15_000
@@ -59,5 +64,50 @@ export class LogTime {
     this.#wallMs = Math.floor(this.#exactWallMs)
     const standsStillMs = this.logMs - this.#storedLogMs - STANDS_STILL_AFTER_MS
     if (standsStillMs > 0) this.#outagesMs += standsStillMs
+  }
+}
+
+/** Orders of one segment are told apart up to here; a segment of 4 MiB has fewer records. */
+const ORDERS_PER_SEGMENT = 2 ** 17
+
+/** What a decision may know. Those of one batch share a time: each tick renews it, so that it is never older than that. */
+export class BatchMoment implements Moment {
+  readonly #time: LogTime
+  readonly #batches: Batches
+  readonly #runtime: Runtime
+  readonly #deliveries: Deliveries
+  wallMs = 0
+  logMs = 0
+
+  constructor(time: LogTime, batches: Batches, runtime: Runtime, deliveries: Deliveries) {
+    this.#time = time
+    this.#batches = batches
+    this.#runtime = runtime
+    this.#deliveries = deliveries
+  }
+
+  /** Before a decision. */
+  read(): this {
+    return this.#batches.isEmpty ? this.renew() : this
+  }
+
+  /** Reads the clocks, whatever collects. */
+  renew(): this {
+    this.#time.update()
+    this.wallMs = this.#time.wallMs
+    this.logMs = this.#time.logMs
+    return this
+  }
+
+  get order(): number {
+    return this.#batches.sequence * ORDERS_PER_SEGMENT + this.#batches.records
+  }
+
+  random(): number {
+    return this.#runtime.random()
+  }
+
+  route(image: MessageImage, index: number): Route | undefined {
+    return this.#deliveries.route(image, index)
   }
 }

@@ -24,7 +24,9 @@ export class Names {
   readonly #directory: Directory
   readonly #namespaces: ReadonlySet<string>
   readonly #brokers: ReadonlySet<string>
-  readonly #known = new Set<string>()
+  /** By namespace and name, so that a prepare, which asks for two of them, puts no string together. */
+  readonly #checkers = new Map<string, Set<string>>()
+  readonly #handlers = new Map<string, Set<string>>()
 
   constructor(directory: Directory, namespaces: readonly string[], brokers: readonly string[]) {
     this.#directory = directory
@@ -35,12 +37,29 @@ export class Names {
   /** Reads every name, and every service that listens. */
   async load(): Promise<readonly Listener[]> {
     for (const prefix of ['checker/', 'handler/']) {
-      for (const { name } of await this.#directory.list(prefix)) this.#known.add(name)
+      for (const { name } of await this.#directory.list(prefix)) this.#add(name)
     }
     const listeners = await this.#directory.list('listener/')
     return listeners
       .map(({ value }) => JSON.parse(Buffer.from(value).toString()) as Listener)
       .filter(({ url }) => url !== '')
+  }
+
+  #has(name: string): boolean {
+    const { names, namespace, rest } = this.#place(name)
+    return names.get(namespace)?.has(rest) ?? false
+  }
+
+  #add(name: string): void {
+    const { names, namespace, rest } = this.#place(name)
+    names.set(namespace, (names.get(namespace) ?? new Set()).add(rest))
+  }
+
+  /** Takes a name of the directory apart: `checker/namespace/…` or `handler/namespace/…`. */
+  #place(name: string): { names: Map<string, Set<string>>; namespace: string; rest: string } {
+    const [kind = '', namespace = ''] = name.split('/', 2)
+    const names = kind === 'checker' ? this.#checkers : this.#handlers
+    return { names, namespace, rest: name.slice(kind.length + namespace.length + 2) }
   }
 
   /** Throws `unknownNamespace`. */
@@ -51,7 +70,7 @@ export class Names {
 
   /** Throws `unknownChecker`. */
   checkChecker(namespace: Namespace, checker: string): void {
-    if (this.#known.has(`checker/${namespace}/${checker}`)) return
+    if (this.#checkers.get(namespace)?.has(checker)) return
     throw new EscrowError(
       'unknownChecker',
       `checker ${JSON.stringify(checker)} was never registered in namespace ${namespace}`,
@@ -64,7 +83,7 @@ export class Names {
     const isKnown =
       parts.kind === 'broker'
         ? this.#brokers.has(parts.broker)
-        : this.#known.has(`handler/${namespace}/${destination}`)
+        : (this.#handlers.get(namespace)?.has(destination) ?? false)
     if (isKnown) return
     const what =
       parts.kind === 'broker'
@@ -87,10 +106,10 @@ export class Names {
       ...checkers.map((checker) => `checker/${namespace}/${parseName('checker', checker)}`),
       ...handlers.map((handler) => `handler/${namespace}/${service}/${parseName('handler', handler)}`),
     ]
-    for (const name of names.filter((each) => !this.#known.has(each))) {
+    for (const name of names.filter((each) => !this.#has(each))) {
       await this.#directory.compareAndSet(name, 0, Buffer.from(JSON.stringify({ service })))
       // Written by us or by somebody who was faster: known either way.
-      this.#known.add(name)
+      this.#add(name)
     }
   }
 

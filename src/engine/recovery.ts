@@ -5,12 +5,13 @@ import type { LogClock, LogHandle } from '../store/log.ts'
 import { applyRecord, type DecodedRecord, decodeImage } from '../store/record.ts'
 import { readSegment } from '../store/segment.ts'
 import type { Store } from '../store/store.ts'
+import { Entries } from './entries.ts'
 import { Entry } from './entry.ts'
 
 /** A log as it was left. */
 export interface Recovered {
   /** What changed since the last checkpoint. */
-  readonly entries: Map<TransactionKey, Entry>
+  readonly entries: Entries
   readonly head: number
   readonly checkpointed: number
   /** The last stored heartbeat. */
@@ -56,11 +57,8 @@ function gap(log: number, expected: number, found: number): EscrowError {
   return new EscrowError('storeCorrupt', `log ${log}: segment ${expected} is missing (found ${found})`)
 }
 
-async function apply(
-  store: Store,
-  changes: Map<TransactionKey, Change[]>,
-): Promise<Map<TransactionKey, Entry>> {
-  const entries = new Map<TransactionKey, Entry>()
+async function apply(store: Store, changes: Map<TransactionKey, Change[]>): Promise<Entries> {
+  const entries = new Entries()
   const keys = [...changes.keys()]
   for (let from = 0; from < keys.length; from += LOADS_AT_ONCE_MAX) {
     const page = keys.slice(from, from + LOADS_AT_ONCE_MAX)
@@ -78,7 +76,7 @@ async function apply(
         if (unsavedFrom === 0) unsavedFrom = change.sequence
       }
       if (image !== undefined && unsavedFrom !== 0)
-        entries.set(key, new Entry(key, image, sequence, unsavedFrom))
+        entries.add(new Entry(image, { sequence, unsavedFrom, isStored: true }))
     })
   }
   return entries

@@ -54,12 +54,12 @@ export class Waiters {
         released(entry)
       }
       const error = new EscrowError('deadlineExceeded', `the transaction is still ${statusOf(entry.image)}`)
-      for (const { reply } of late) reply(error)
+      for (const question of late) question.reply(error)
     }
   }
 
   stop(error: EscrowError): void {
-    for (const entry of this.#awaited) for (const { reply } of entry.waiters ?? []) reply(error)
+    for (const entry of this.#awaited) for (const question of entry.waiters ?? []) question.reply(error)
     this.#awaited.clear()
   }
 }

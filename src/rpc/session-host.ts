@@ -13,7 +13,7 @@
  */
 import type { Operation, OperationRequest, Operations, Registration } from '../core/api.ts'
 import { EscrowError, unreachable } from '../core/errors.ts'
-import { mintedIdParts } from '../core/ids.ts'
+import { mintedCounter } from '../core/ids.ts'
 import type { OpenedSession } from '../engine/coordination.ts'
 import type {
   CoordinatorItem,
@@ -237,10 +237,9 @@ export class SessionHost {
   /** Nothing can be stored yet under an id that this very session mints next; whatever else comes is looked up. Hot. */
   #isFresh(item: OperationRequest): boolean {
     if (item.op !== 'prepare' || item.request.id === undefined) return false
-    const minted = mintedIdParts(item.request.id)
-    if (minted === undefined || minted.session !== this.session || minted.counter < this.#nextCounter)
-      return false
-    this.#nextCounter = minted.counter + 1
+    const counter = mintedCounter(item.request.id, this.session)
+    if (counter === undefined || counter < this.#nextCounter) return false
+    this.#nextCounter = counter + 1
     return true
   }
 

@@ -46,6 +46,11 @@ export class ByteWriter {
     return this.#bytes.subarray(0, this.#length)
   }
 
+  /** The buffer behind it: what stands in it up to `length` stays there as long as nothing is taken back. */
+  get bytes(): Uint8Array {
+    return this.#bytes
+  }
+
   /** A copy of what was written from `start`, for keeping. */
   copy(start = 0): Uint8Array {
     return Buffer.from(this.#bytes.subarray(start, this.#length))

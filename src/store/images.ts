@@ -19,6 +19,8 @@ export interface ImageRow {
   readonly dueWallMs: number | undefined
   /** Wall clock; 0 while it lives. A finished row moves to its day's partition and leaves the due index. */
   readonly finishedAtMs: number
+  /** No row of this transaction was ever written, so that none has to be looked for. */
+  readonly isNew: boolean
 }
 
 /** A row as it is read back. */
@@ -30,7 +32,7 @@ export interface StoredImage {
 
 /** What one checkpoint makes durable together. */
 export interface Checkpoint {
-  /** In the order of their keys. */
+  /** In any order, one a key: a store whose rows are locked by writing sorts them. */
   readonly rows: readonly ImageRow[]
   /** Everything up to this sequence stands in rows now. */
   readonly checkpointed: number
@@ -90,15 +92,6 @@ export function compareKeys(one: string, other: string): number {
   const a = rank(one.charCodeAt(at))
   const b = rank(other.charCodeAt(at))
   return a - b
-}
-
-const BEYOND_SURROGATES = /[\ud800-\uffff]/
-
-/** Puts items in the order of their keys, in place. Where no key reaches the surrogates, strings compare as they are. */
-export function sortByKey<Item extends { readonly key: string }>(items: Item[]): Item[] {
-  if (items.some(({ key }) => BEYOND_SURROGATES.test(key)))
-    return items.sort((one, other) => compareKeys(one.key, other.key))
-  return items.sort((one, other) => (one.key < other.key ? -1 : one.key > other.key ? 1 : 0))
 }
 
 function firstDifference(one: string, other: string): number {

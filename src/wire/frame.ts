@@ -40,6 +40,8 @@ const HEADER_BYTES = 2
 export interface FrameEncoder<Item> {
   /** The longest frame, in bytes; may be changed between items, as a welcome tells it. */
   frameBytesMax: number
+  /** How long the frame is that fills. */
+  readonly bytes: number
   /** Appends an item, and hands out a frame when that fills one. Throws `tooLarge`, `invalidArgument`. */
   append(item: Item): void
   /** Hands out what is left. */
@@ -95,6 +97,10 @@ class Encoder<Item> implements FrameEncoder<Item> {
     this.#frameBytesMax = bytes
     // A frame that is nearly full and one more item: whatever needs more is too large anyway.
     this.#writer.bytesMax = 2 * bytes + 64
+  }
+
+  get bytes(): number {
+    return this.#writer.length
   }
 
   append(item: Item): void {

@@ -3,7 +3,7 @@
  *
  * | state   | what it does                                                | leaves by                                          |
  * |---------|-------------------------------------------------------------|----------------------------------------------------|
- * | open    | items are encoded as they are sent, frames leave once a turn | `close`, the peer's end, a broken frame, an overrun |
+ * | open    | items are encoded as they are sent, frames leave when they are long enough, and once a turn | `close`, the peer's end, a broken frame, an overrun |
  * | closed  | nothing is sent or received; `onClose` was told once        | for good                                           |
  *
  * What is received is read at once, always: a peer is slowed down by the windows of session.proto, never by a stream
@@ -27,6 +27,8 @@ import { CONNECTION_OPTIONS, MESSAGE_BYTES_MAX, SESSION_PATH, SESSION_SERVICE } 
 export const QUEUED_BYTES_MAX = 64 << 20
 /** Beyond this a command is refused with `overloaded`, so that answers still find room. */
 const COMMAND_QUEUED_BYTES_MAX = QUEUED_BYTES_MAX / 2
+/** A frame as long as this leaves at once, so that the peer works on it while the next one is filled. */
+const FRAME_BYTES_ENOUGH = 64 << 10
 /** How long a peer may take to end its half of a stream that was closed in good order. */
 const LINGER_MS = 2000
 
@@ -159,6 +161,7 @@ class GrpcStream<Sent extends ServiceItem | CoordinatorItem, Received> implement
       )
     }
     this.#encoder.append(item)
+    if (this.#encoder.bytes >= FRAME_BYTES_ENOUGH) this.#encoder.flush()
     if (this.#isFlushDue) return
     this.#isFlushDue = true
     this.#defer(() => this.#flush())

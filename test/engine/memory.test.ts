@@ -25,6 +25,7 @@ async function entriesOfTaker(world: World, ms: number): Promise<number> {
     outlet: new FakeOutlet(world.participants, runtime, isKilled),
     bounds: DEFAULT_BOUNDS,
     limits: DEFAULT_LIMITS,
+    notFound: () => new EscrowError('notFound', 'no such transaction'),
     onStopped: () => {},
     onDegraded: () => {},
   })

@@ -166,3 +166,19 @@ test('a hundred crashes in a row lose nothing', async () => {
   }
   await judge(world, started)
 })
+
+test('what finished just before a crash stands among the finished rows after the next checkpoint, without its bodies', async () => {
+  const world = await openWorld()
+  for (const id of ['a', 'b']) await world.call('prepare', prepareOf({ id }))
+  await world.call('commit', { id: 'a' })
+  await world.call('rollback', { id: 'b' })
+  await world.clock.until(() => world.participants.bodies('shop/receive').length > 0)
+  await world.clock.advance(30)
+  expect([...world.disk.finished.values()], 'nothing is checkpointed yet').toEqual([])
+  await world.restart()
+  await world.clock.advance(3_000)
+  expect([...world.disk.live.keys()]).toEqual([])
+  const rows = [...world.disk.finished.values()].flatMap((day) => [...day.keys()])
+  expect(rows.toSorted()).toEqual(['default/a', 'default/b'])
+  expect([await world.status('a'), await world.status('b')]).toEqual(['delivered', 'rolledBack'])
+})

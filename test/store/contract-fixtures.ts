@@ -28,6 +28,7 @@ export function rowOf(name: string, sequence: number, change: Partial<ImageRow> 
     dueLogMs: undefined,
     dueWallMs: undefined,
     finishedAtMs: 0,
+    isNew: false,
     ...change,
   }
 }

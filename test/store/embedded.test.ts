@@ -159,7 +159,7 @@ describe('embedded', () => {
 
   describe('a checkpoint that stops', () => {
     /** What the log would have: the rows of a checkpoint that gets stuck, as records after the last one that is done. */
-    const rows = Array.from({ length: 1_700 }, (_, i): ImageRow => {
+    const rows = Array.from({ length: 6_800 }, (_, i): ImageRow => {
       const finishedAtMs = i % 3 === 0 ? NOON_MS : 0
       return rowOf(
         `default/${i}`,
@@ -183,7 +183,7 @@ describe('embedded', () => {
         await appendAll(handle, 1, 2)
         await store.images.checkpoint(handle, checkpointOf(1, ...before))
         const stopped = store.images.checkpoint(handle, checkpointOf(2, ...rows))
-        // 1,700 rows are four writes, and one that advances `checkpointed`.
+        // 6,800 rows are four writes, and one that advances `checkpointed`.
         await expect(stopped).rejects.toThrow('stopped')
         await store.close()
 
@@ -193,7 +193,7 @@ describe('embedded', () => {
         expect(await sequencesOf(owner, owner.claimed.checkpointed)).toEqual(stopAt === 5 ? [] : [2])
         const loaded = await reopened.images.load(rows.map((row) => row.key))
         const isNew = loaded.map((image) => image?.sequence === 2)
-        expect(isNew.filter(Boolean)).toHaveLength(Math.min(rows.length, stopAt * 500))
+        expect(isNew.filter(Boolean)).toHaveLength(Math.min(rows.length, stopAt * 2_000))
         // Every row agrees with its places in the indexes.
         const due = await reopened.images.due(0, 'log', 1e9, undefined, 10_000)
         const wall = await reopened.images.due(0, 'wall', 1e9, undefined, 10_000)

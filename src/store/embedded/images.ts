@@ -42,7 +42,7 @@ import {
 } from './row.ts'
 
 /** Rows of one write of a checkpoint, at most. */
-const ROWS_PER_WRITE = 500
+const ROWS_PER_WRITE = 2_000
 /** Bytes of one write of a checkpoint; one row may be larger. */
 const BYTES_PER_WRITE = 1 << 20
 
@@ -182,11 +182,13 @@ export class EmbeddedImages implements ImageStore {
     const { live } = this.#tables
     const day = row.finishedAtMs === 0 ? undefined : this.#days.of(row.finishedAtMs)
     const key = textKey(row.key)
-    const stored = live.getBinary(key) ?? (day === undefined ? this.#findFinished(key) : undefined)
+    const stored = row.isNew
+      ? undefined
+      : (live.getBinary(key) ?? (day === undefined ? this.#findFinished(key) : undefined))
     const known = stored === undefined ? undefined : rowFacts(row.key, stored)
     if (known !== undefined && known.sequence > row.sequence) return
     const start = putRow(this.#writer, log, row)
-    const value = this.#writer.written().subarray(start)
+    const value = this.#writer.bytes.subarray(start, this.#writer.length)
     if (day === undefined) {
       changes.put(live, key, value)
       this.#planIndexes(changes, row.key, known, { ...row, log })

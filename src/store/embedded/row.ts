@@ -59,7 +59,7 @@ export function putRow(writer: ByteWriter, log: number, row: ImageRow): number {
   writer.f64(row.dueLogMs ?? Number.NaN)
   writer.f64(row.dueWallMs ?? Number.NaN)
   writer.raw(row.bytes)
-  writer.u32At(start, crc32(writer.written().subarray(start + 4)))
+  writer.u32At(start, crc32(writer.bytes.subarray(start + 4, writer.length)))
   return start
 }
 

@@ -65,6 +65,7 @@ export function rowOfCounter(
     dueLogMs: state.phase === 'prepared' ? state.nextCheckAtMs : undefined,
     dueWallMs: undefined,
     finishedAtMs: 0,
+    isNew: false,
   }
 }
 

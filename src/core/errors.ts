@@ -34,19 +34,34 @@ export const ERROR_CODES = {
   possibleDuplicate: refused(
     'The last-dispatch deadline has passed, so the destination may have forgotten: repeat with `acceptPossibleDuplicate`.',
   ),
+  invalidSaga: refused('Change the definition at the path in `details.path`, as `details.remedy` says.'),
+  unknownSaga: refused('Name a saga that escrow.config.ts defines, or correct its name.'),
+  unknownVersion: refused('Name a version that escrow.config.ts defines, or leave it out for the newest.'),
+  unknownStep: refused('Start the participant that registers the step once, or correct its name.'),
+  unknownSignal: refused("Name a signal that the saga's definition has: see them in its diagram."),
+  definitionChanged: refused(
+    'Give the changed definition a new version: sagas that run keep the one that they began with.',
+  ),
+  pastPivot: refused(
+    'The pivot was sent, so that the saga only goes forward: wait for its end, and undo it by another transaction.',
+  ),
+  alreadyEnded: refused('The saga has ended, so that nothing reaches it any more: see how with `get`.'),
   unsupported: refused('This kind of transaction has no such operation: see the table in the README.'),
   unauthorized: refused('Give credentials that allow this operation.'),
   wouldNotShareTransaction: refused(
     'Run the work on the connection that the callback is given, and neither begin nor end a transaction on it.',
   ),
   barrierRefused: refused(
-    'The local transaction was already settled as rolled back: start it anew under a new id.',
+    'It was already settled as rolled back, or compensated before it came: start it anew under a new id.',
   ),
   localTransactionFailed: refused(
     'A statement of the work failed and the work went on: let its error through, or undo to a savepoint of its own.',
   ),
   overloaded: unavailable('Try again with backoff: a bound that the message names was reached.'),
   noSession: unavailable('Nobody who can answer is connected: start the service, or wait for it.'),
+  definitionMissing: unavailable(
+    'This coordinator has no such definition: add the version that the saga began with to escrow.config.ts.',
+  ),
   notOwner: unavailable('Try again: another node owns this transaction now.'),
   storeUnavailable: unavailable('Try again with backoff; see that the store is up and has room.'),
   shuttingDown: unavailable('Connect again: this coordinator is stopping.'),

@@ -1,0 +1,290 @@
+import { brief } from '../decision.ts'
+import { EscrowError, unreachable } from '../errors.ts'
+import { type StepAnswer, takeAnswer } from './decide-answer.ts'
+import { giveUp, notParked, operate } from './decide-operator.ts'
+import { dispatch, stepDeadlineDue } from './decide-step.ts'
+import { runTurns } from './decide-turn.ts'
+import { settle } from './decide-unwind.ts'
+import {
+  NOTHING_OF_SAGA,
+  overBound,
+  refuseSaga,
+  type SagaCommand,
+  type SagaDecision,
+  type SagaMoment,
+} from './decision.ts'
+import { bytesOf, Draft, parsedOf, textOf } from './draft.ts'
+import {
+  EMPTY_SAGA,
+  executionNumber,
+  isActive,
+  isUndoing,
+  type SagaHead,
+  type SagaImage,
+  sagaStatusOf,
+} from './image.ts'
+import type { Json, SagaProgram } from './program.ts'
+import { isToBeUndone } from './unwind-order.ts'
+
+type Start = Extract<SagaCommand, { type: 'startSaga' }>
+type Signal = Extract<SagaCommand, { type: 'signalSaga' }>
+type Complete = Extract<SagaCommand, { type: 'completeStep' }>
+type Migrate = Extract<SagaCommand, { type: 'migrateSaga' }>
+
+/** What becomes of a draft: it changed, nothing did, or the command is refused. */
+type Verdict = 'changed' | 'nothing' | SagaDecision
+
+/**
+ * Decides a command on an image, or on none: see the table in `image.ts`. Pure but for what `moment` tells; total: every
+ * state answers every command, and what a user's code throws parks its saga or refuses its request.
+ */
+export function decideSaga(
+  image: SagaImage | undefined,
+  command: SagaCommand,
+  moment: SagaMoment,
+): SagaDecision {
+  if (command.type === 'startSaga') return start(image, command, moment)
+  const isAsked = isQuestion(command)
+  if (image === undefined) return isAsked ? refuseSaga('notFound', 'no such transaction') : NOTHING_OF_SAGA
+  const ended = answerEnded(image, command)
+  if (ended !== undefined) return ended
+  if (command.type === 'migrateSaga') return migrate(image, command, moment)
+  const { head, state } = image
+  const program = moment.program(head)
+  if (program === undefined) return isAsked ? definitionMissing(head) : NOTHING_OF_SAGA
+  const draft = new Draft(head, state, program, moment)
+  const verdict = decide(draft, command)
+  if (verdict === 'nothing') return NOTHING_OF_SAGA
+  return verdict === 'changed' ? conclude(draft) : verdict
+}
+
+/** Commands that somebody waits for an answer to; the others are the engine's own, and may come too late. */
+function isQuestion(command: SagaCommand): boolean {
+  switch (command.type) {
+    case 'answerStep':
+    case 'dispatchStep':
+    case 'timerDue':
+    case 'deadlineDue':
+    case 'stepDeadlineDue':
+      return false
+    default:
+      return true
+  }
+}
+
+function definitionMissing({ saga, version }: SagaHead): SagaDecision {
+  return refuseSaga('definitionMissing', `saga ${JSON.stringify(saga)} version ${version} isn't loaded here`)
+}
+
+/** Goes on from what was changed: turns, undoing, the end. */
+function conclude(draft: Draft): SagaDecision {
+  runTurns(draft)
+  settle(draft)
+  return draft.decision()
+}
+
+function start(image: SagaImage | undefined, command: Start, moment: SagaMoment): SagaDecision {
+  const { head } = command
+  if (image !== undefined) {
+    if (image.head.contentHash === head.contentHash) return NOTHING_OF_SAGA
+    return refuseSaga('idReused', `id ${JSON.stringify(head.id)} belongs to a transaction with other content`)
+  }
+  const program = moment.program(head)
+  if (program === undefined) return definitionMissing(head)
+  const { attributesBytesMax } = moment.limits
+  const bytes = bytesOf(command.businessKey) + bytesOf(JSON.stringify(command.tags))
+  if (bytes > attributesBytesMax) {
+    const error = overBound('business key and tags', bytes, 'attributesBytesMax', attributesBytesMax)
+    return { effects: [], refused: error }
+  }
+  const parsed = parsedText('input', head.input, moment, (value) => program.parseInput(value))
+  if (parsed instanceof EscrowError) return { effects: [], refused: parsed }
+  const draft = new Draft(
+    parsed === head.input ? head : { ...head, input: parsed },
+    EMPTY_SAGA,
+    program,
+    moment,
+  )
+  draft.bytes = bytesOf(parsed)
+  draft.businessKey = command.businessKey
+  draft.tags = command.tags
+  draft.queue = [{ type: 'start' }]
+  return conclude(draft)
+}
+
+/** JSON text after the user's schema; the same text where the schema changed nothing. */
+function parsedText(
+  what: string,
+  text: string,
+  { limits }: SagaMoment,
+  parse: (value: Json | undefined) => Json | undefined,
+): string | EscrowError {
+  try {
+    const bytes = bytesOf(text)
+    if (bytes > limits.payloadBytesMax)
+      return overBound(`the ${what}`, bytes, 'payloadBytesMax', limits.payloadBytesMax)
+    const given = parsedOf(text)
+    const value = parse(given)
+    return value === given ? text : textOf(value)
+  } catch (thrown) {
+    if (thrown instanceof EscrowError) return thrown
+    // What isn't JSON, or a validator that throws: either way the request is what it was given.
+    return new EscrowError('invalidArgument', brief(`${what}: ${EscrowError.from(thrown).message}`), {
+      cause: thrown,
+    })
+  }
+}
+
+/** The answer of a saga that has ended, or is being undone, where that alone decides it. */
+function answerEnded(image: SagaImage, command: SagaCommand): SagaDecision | undefined {
+  const { phase, isMachineDone } = image.state
+  if (phase === 'running' && !(isMachineDone && command.type === 'cancelSaga')) return undefined
+  const isEnded = phase === 'completed' || phase === 'compensated'
+  switch (command.type) {
+    case 'cancelSaga':
+      if (phase === 'compensating' || phase === 'compensated') return NOTHING_OF_SAGA
+      return refuseSaga('alreadyEnded', 'the saga has completed')
+    case 'signalSaga':
+      if (command.signalId !== '' && image.state.signalIds.includes(command.signalId)) return NOTHING_OF_SAGA
+      return refuseSaga('alreadyEnded', `the saga is ${phase}: it takes no signal any more`)
+    case 'timerDue':
+    case 'deadlineDue':
+      return NOTHING_OF_SAGA
+    case 'retryExecution':
+    case 'skipExecution':
+    case 'compensateExecution':
+      return isEnded ? notParked(sagaStatusOf(image)) : undefined
+    case 'migrateSaga':
+      return isEnded ? refuseSaga('alreadyEnded', `the saga is ${phase}`) : undefined
+    case 'completeStep': {
+      if (!isEnded) return undefined
+      const execution = image.state.executions.get(executionNumber(image.head, command.executionId))
+      return execution === undefined ? neverCalled(command.executionId) : NOTHING_OF_SAGA
+    }
+    default:
+      return isEnded ? NOTHING_OF_SAGA : undefined
+  }
+}
+
+function decide(draft: Draft, command: Exclude<SagaCommand, Start | Migrate>): Verdict {
+  switch (command.type) {
+    case 'signalSaga':
+      return signal(draft, command)
+    case 'cancelSaga':
+      return giveUp(draft, brief(`cancelled: ${command.reason}`)) ?? 'changed'
+    case 'deadlineDue': {
+      const isDue = draft.head.deadlineAtMs > 0 && draft.moment.wallMs >= draft.head.deadlineAtMs
+      if (!isDue || draft.isMachineDone || draft.pivot !== 0) return 'nothing'
+      return giveUp(draft, 'timed out') ?? 'changed'
+    }
+    case 'timerDue':
+      return timerDue(draft, command.timer)
+    case 'completeStep':
+      return completeStep(draft, command)
+    case 'answerStep': {
+      const execution = draft.executions.get(command.n)
+      return execution !== undefined && takeAnswer(draft, execution, command) ? 'changed' : 'nothing'
+    }
+    case 'dispatchStep': {
+      const execution = draft.executions.get(command.n)
+      return execution !== undefined && dispatch(draft, execution, command.operation) ? 'changed' : 'nothing'
+    }
+    case 'stepDeadlineDue': {
+      const execution = draft.executions.get(command.n)
+      return execution !== undefined && stepDeadlineDue(draft, execution) ? 'changed' : 'nothing'
+    }
+    case 'retryExecution':
+    case 'skipExecution':
+    case 'compensateExecution':
+      return operate(draft, command) ?? 'changed'
+    default:
+      return unreachable(command)
+  }
+}
+
+function signal(draft: Draft, { signal: name, payload: given, signalId }: Signal): Verdict {
+  if (signalId !== '' && draft.signalIds.includes(signalId)) return 'nothing'
+  const { program, moment } = draft
+  if (!program.signals.has(name))
+    return refuseSaga('unknownSignal', `saga ${program.name} has no signal ${JSON.stringify(name)}`)
+  if (draft.isMachineDone)
+    return refuseSaga('alreadyEnded', 'the saga has completed: it takes no signal any more')
+  const payload = parsedText('payload', given, moment, (value) => program.parseSignal(name, value))
+  if (payload instanceof EscrowError) return { effects: [], refused: payload }
+  const { signalsMax } = moment.limits
+  const isTaken = draft.stuck === '' && draft.awaited.includes(name)
+  if (!isTaken && draft.signals.length >= signalsMax) {
+    return refuseSaga(
+      'overloaded',
+      `${signalsMax} signals are kept that the saga didn't wait for yet: the limit signalsMax`,
+    )
+  }
+  try {
+    draft.addBytes('the payload', payload)
+  } catch (thrown) {
+    return { effects: [], refused: EscrowError.from(thrown) }
+  }
+  if (signalId !== '') draft.signalIds = [...draft.signalIds, signalId].slice(-signalsMax)
+  // Through the kept ones, so that those of the same name that came earlier go first.
+  draft.signals = [...draft.signals, { signal: name, payload }]
+  return 'changed'
+}
+
+function timerDue(draft: Draft, timer: string): Verdict {
+  const running = draft.timers.find((each) => each.timer === timer)
+  // One that was started again under its name is due later.
+  if (running === undefined || draft.stuck !== '' || draft.moment.logMs < running.atMs) return 'nothing'
+  draft.timers = draft.timers.filter((each) => each !== running)
+  draft.queue = [...draft.queue, { type: 'timer', timer }]
+  return 'changed'
+}
+
+const neverCalled = (executionId: string): SagaDecision =>
+  refuseSaga('unknownExecution', `no execution ${JSON.stringify(executionId)} of this saga was ever called`)
+
+function completeStep(draft: Draft, { executionId, outcome }: Complete): Verdict {
+  const execution = draft.executions.get(executionNumber(draft.head, executionId))
+  if (execution === undefined) return neverCalled(executionId)
+  const { firstDispatchAtMs, attempts } = execution.action
+  if (firstDispatchAtMs === 0) return neverCalled(executionId)
+  // Always the action: one that is told twice must not be taken for the end of what undoes it.
+  const answer: StepAnswer = { operation: 'action', attempt: attempts + 1, outcome }
+  return takeAnswer(draft, execution, answer) ? 'changed' : 'nothing'
+}
+
+/** Another definition for what has begun under an old one. */
+function migrate(image: SagaImage, command: Migrate, moment: SagaMoment): SagaDecision {
+  const { version, hash } = command
+  if (image.head.version === version && image.head.hash === hash) return NOTHING_OF_SAGA
+  const head: SagaHead = { ...image.head, version, hash }
+  const program = moment.program(head)
+  if (program === undefined)
+    return refuseSaga(
+      'unknownVersion',
+      `saga ${JSON.stringify(head.saga)} version ${version} isn't loaded here`,
+    )
+  const lacking = missingStep(image, program)
+  if (lacking !== undefined)
+    return refuseSaga('invalidArgument', `version ${version} has no step ${lacking}, which is still needed`)
+  const text = command.machine === '' ? image.state.machine.text : command.machine
+  const draft = new Draft(head, image.state, program, moment)
+  try {
+    draft.machine = { text, live: undefined }
+    if (text !== '') draft.liveMachine()
+  } catch (thrown) {
+    const { message } = EscrowError.from(thrown)
+    return refuseSaga('invalidArgument', brief(`version ${version} can't go on from this state: ${message}`))
+  }
+  return conclude(draft)
+}
+
+/** A step that is under way or may have to be undone, and that a definition lacks, or can't undo. */
+function missingStep({ state }: SagaImage, program: SagaProgram): string | undefined {
+  for (const execution of state.executions) {
+    const isNeeded = isActive(execution) || isUndoing(execution) || isToBeUndone(execution)
+    const policy = program.steps.get(execution.step)
+    const canUndo = !execution.hasCompensation || policy?.compensation !== undefined
+    if (isNeeded && (policy === undefined || !canUndo)) return JSON.stringify(execution.step)
+  }
+  return undefined
+}

@@ -1,0 +1,189 @@
+/** The way of an action: dispatched, stopped, ended, parked. See the tables in `image.ts`. */
+import { brief } from '../decision.ts'
+import type { StepOperation } from './decision.ts'
+import type { Draft } from './draft.ts'
+import { type Execution, isInFlight, mayHaveHappened, type OperationState } from './image.ts'
+import type { StepPolicy } from './program.ts'
+
+/** An operation that is to be made now. */
+export function newOperation({ moment }: Draft): OperationState {
+  return {
+    status: 'running',
+    attempts: 0,
+    nextAttemptAtMs: moment.logMs,
+    attemptDeadlineAtMs: 0,
+    isLater: false,
+    isUncertain: false,
+    firstDispatchAtMs: 0,
+    lastDispatchAtMs: moment.wallMs + moment.limits.lastDispatchMsMax,
+    databaseId: '',
+    code: '',
+    error: '',
+  }
+}
+
+/** A half of an execution; undefined for a compensation that hasn't begun. */
+export const operationOf = (execution: Execution, operation: StepOperation): OperationState | undefined =>
+  operation === 'action' ? execution.action : execution.compensation
+
+/** Changes a half of an execution. */
+export function putOperation(
+  draft: Draft,
+  execution: Execution,
+  operation: StepOperation,
+  changes: Partial<OperationState>,
+): Execution {
+  return operation === 'action'
+    ? draft.putAction(execution, changes)
+    : draft.putCompensation(execution, changes)
+}
+
+/** Whether the participant's barrier knows of the action, and the compensation reaches the same one. */
+export function hasBarrier({ action }: Execution, policy: StepPolicy): boolean {
+  return action.databaseId !== '' && policy.compensation?.service === policy.service
+}
+
+/** Lets an attempt leave, if it is still to be made and somebody takes it. True if anything changed. */
+export function dispatch(draft: Draft, execution: Execution, operation: StepOperation): boolean {
+  const half = operationOf(execution, operation)
+  const policy = draft.policyOf(execution)
+  if (policy === undefined || half?.status !== 'running' || half.isLater) return false
+  const { head, moment } = draft
+  const { wallMs, logMs } = moment
+  if (wallMs >= half.lastDispatchAtMs) {
+    park(draft, execution, operation, tooLate(half))
+    return true
+  }
+  // A compensation goes where its action went.
+  const isSameService = operation === 'action' || policy.compensation?.service === policy.service
+  const databaseId = half.databaseId || (isSameService ? execution.action.databaseId : '')
+  const route = moment.routeOf({ head, policy, operation, databaseId })
+  if (route === undefined) return false
+  const isFirst = half.firstDispatchAtMs === 0
+  putOperation(draft, execution, operation, {
+    attemptDeadlineAtMs: logMs + policy.attemptTimeoutMs,
+    // Whoever dispatches what is in flight has lost it from memory: the earlier call may still do its work.
+    isUncertain: half.isUncertain || half.attemptDeadlineAtMs > 0,
+    firstDispatchAtMs: isFirst ? wallMs : half.firstDispatchAtMs,
+    lastDispatchAtMs: isFirst ? wallMs + moment.limits.lastDispatchMsMax : half.lastDispatchAtMs,
+    databaseId: isFirst ? route.databaseId : half.databaseId,
+  })
+  if (policy.class === 'pivot' && operation === 'action' && draft.pivot === 0) draft.pivot = execution.n
+  const { n } = execution
+  const attempt = half.attempts + 1
+  draft.effects.push(
+    policy.destination !== '' && operation === 'action'
+      ? { type: 'Publication', n, attempt }
+      : { type: 'StepCall', n, operation, attempt },
+  )
+  return true
+}
+
+/** Leaves a half of an execution to an operator. */
+export function park(draft: Draft, execution: Execution, operation: StepOperation, error: string): void {
+  const half = operationOf(execution, operation)
+  putOperation(draft, execution, operation, {
+    status: 'parked',
+    isUncertain: half !== undefined && (half.isUncertain || isInFlight(half)),
+    isLater: false,
+    attemptDeadlineAtMs: 0,
+    error: brief(error),
+  })
+}
+
+/** Ends an action; nothing of it is under way any more. */
+export function endAction(
+  draft: Draft,
+  execution: Execution,
+  status: 'done' | 'failed' | 'stopped' | 'skipped',
+  changes: Partial<OperationState> = {},
+): Execution {
+  const ended = draft.put({
+    ...execution,
+    ended: draft.nextPlace(),
+    action: { ...execution.action, isLater: false, attemptDeadlineAtMs: 0, ...changes, status },
+  })
+  // A pivot that is known to have done nothing leaves the way back open.
+  const isUndone = (status === 'failed' || status === 'stopped') && !mayHaveHappened(ended)
+  if (isUndone && draft.pivot === ended.n) draft.pivot = 0
+  return ended
+}
+
+/** Why a step failed, and what is known of it. */
+export interface Failure {
+  readonly code: string
+  readonly error: string
+  /** Its participant won't ever do it, or says that trying again is of no use. */
+  readonly isFinal: boolean
+}
+
+/**
+ * Ends a step that has failed, and has the machine told; or parks it where there is no way back: a retriable step, and a
+ * pivot unless its participant said for good that it did nothing.
+ */
+export function failStep(draft: Draft, execution: Execution, failure: Failure): void {
+  const { code, isFinal } = failure
+  const error = brief(failure.error)
+  const policy = draft.policyOf(execution)
+  const isRefusedPivot = policy?.class === 'pivot' && isFinal && !mayHaveHappened(execution)
+  const isForwardOnly = policy?.class === 'retriable' || (policy?.class === 'pivot' && !isRefusedPivot)
+  if (isForwardOnly) {
+    park(draft, draft.putAction(execution, { code }), 'action', `${code}: ${error}`)
+    return
+  }
+  const { n } = endAction(draft, execution, 'failed', { code, error })
+  draft.queue = [...draft.queue, { type: 'step', n }]
+}
+
+/** No new attempt of it starts; what is in flight is awaited. What has ended so and may have happened is abandoned. */
+export function stop(draft: Draft, execution: Execution): void {
+  const { action } = execution
+  if (action.status === 'stopping') return
+  if (!isInFlight(action)) {
+    abandon(draft, endAction(draft, execution, 'stopped'))
+    return
+  }
+  const timeoutMs = draft.policyOf(execution)?.attemptTimeoutMs ?? 0
+  draft.putAction(execution, {
+    status: 'stopping',
+    attemptDeadlineAtMs: action.isLater ? draft.moment.logMs + timeoutMs : action.attemptDeadlineAtMs,
+  })
+}
+
+/** Remembers that the flow goes on without this execution, although it may have happened. */
+export function abandon(draft: Draft, execution: Execution): void {
+  if (!mayHaveHappened(execution)) return
+  draft.abandoned ??= []
+  draft.abandoned.push(execution.n)
+}
+
+/** A step's time-out, or the end of the wait: for an attempt that was stopped, a completion, somebody who takes it. True if anything changed. */
+export function stepDeadlineDue(draft: Draft, execution: Execution): boolean {
+  const { action, compensation, stepDeadlineAtMs } = execution
+  const { logMs, wallMs } = draft.moment
+  if (action.status === 'stopping') {
+    if (logMs < action.attemptDeadlineAtMs) return false
+    abandon(draft, endAction(draft, execution, 'stopped', { isUncertain: true }))
+    return true
+  }
+  if (action.status === 'running' && stepDeadlineAtMs > 0 && logMs >= stepDeadlineAtMs) {
+    const late = draft.putAction(execution, { isUncertain: action.isUncertain || isInFlight(action) })
+    failStep(draft, late, { code: 'stepTimeout', error: lateError(action), isFinal: false })
+    return true
+  }
+  const operation = compensation === undefined ? 'action' : 'compensation'
+  const half = compensation ?? action
+  // What is in flight is answered, or unknown, before it matters that it is late.
+  if (half.status !== 'running' || half.attemptDeadlineAtMs > 0 || wallMs < half.lastDispatchAtMs)
+    return false
+  park(draft, execution, operation, half.isLater ? 'nobody completed it in time' : tooLate(half))
+  return true
+}
+
+const tooLate = ({ firstDispatchAtMs }: OperationState): string =>
+  firstDispatchAtMs === 0 ? 'nobody could take it in time' : 'last-dispatch deadline passed'
+
+const lateError = ({ error, firstDispatchAtMs }: OperationState): string => {
+  if (error !== '') return `not done in time; at last: ${error}`
+  return firstDispatchAtMs === 0 ? 'not done in time: nobody took it' : 'not done in time'
+}

@@ -1,0 +1,244 @@
+/**
+ * Turns of the machine: each event is told to it, and what it wants done is begun. A turn that throws changes nothing: its
+ * event stays first in the queue, and the saga is stuck until somebody has it tried again.
+ */
+import { brief } from '../decision.ts'
+import { EscrowError } from '../errors.ts'
+import { abandon, dispatch, newOperation, park, stop } from './decide-step.ts'
+import { beginUnwinding } from './decide-unwind.ts'
+import { briefStack, overBound } from './decision.ts'
+import { bytesOf, type Draft, parsedOf, textOf } from './draft.ts'
+import type { QueuedEvent } from './image.ts'
+import type { SagaEvent, Turn, TurnEffect } from './program.ts'
+
+type StartStep = Extract<TurnEffect, { type: 'startStep' }>
+
+/** Tells the machine what is queued, and kept signals that it then waits for. Bounded: each turn takes an event away. */
+export function runTurns(draft: Draft): void {
+  while (draft.phase === 'running' && !draft.isMachineDone && draft.stuck === '') {
+    if (draft.queue.length === 0) takeKeptSignal(draft)
+    const [event] = draft.queue
+    if (event === undefined) return
+    runTurn(draft, event)
+  }
+}
+
+function takeKeptSignal(draft: Draft): void {
+  if (draft.signals.length === 0 || draft.awaited.length === 0) return
+  const at = draft.signals.findIndex(({ signal }) => draft.awaited.includes(signal))
+  const kept = draft.signals[at]
+  if (kept === undefined) return
+  draft.signals = draft.signals.toSpliced(at, 1)
+  draft.queue = [{ type: 'signal', ...kept }]
+}
+
+function runTurn(draft: Draft, event: QueuedEvent): void {
+  let checked: CheckedTurn
+  try {
+    checked = check(draft, ask(draft, event))
+  } catch (thrown) {
+    draft.stuck = briefStack(thrown)
+    return
+  }
+  const { turn } = checked
+  if (turn.status === 'failed' && draft.pivot !== 0) {
+    failAfterPivot(draft, event, turn.error)
+    return
+  }
+  dequeue(draft, event)
+  draft.machine = { text: checked.text, live: turn.state }
+  draft.bytes += checked.inputBytes
+  draft.businessKey = checked.businessKey
+  draft.tags = checked.tags
+  if (event.type === 'step') tell(draft, event.n)
+  if (turn.status === 'failed') {
+    beginUnwinding(draft, brief(turn.error))
+  } else if (turn.status === 'completed') {
+    complete(draft, checked.output)
+  } else {
+    apply(draft, checked)
+  }
+}
+
+/** Has the program answer an event. Throws whatever the user's code throws. */
+function ask(draft: Draft, event: QueuedEvent): Turn {
+  if (event.type === 'start') return draft.program.start(parsedOf(draft.head.input))
+  return draft.program.next(draft.liveMachine(), sagaEventOf(draft, event), draft)
+}
+
+function sagaEventOf(draft: Draft, event: Exclude<QueuedEvent, { type: 'start' }>): SagaEvent {
+  if (event.type === 'timer') return event
+  if (event.type === 'signal')
+    return { type: 'signal', signal: event.signal, payload: parsedOf(event.payload) }
+  const { n, invocation, action, result } = draft.execution(event.n)
+  if (action.status === 'failed')
+    return { type: 'stepFailed', invocation, error: { code: action.code, message: action.error } }
+  if (action.status === 'skipped') return { type: 'stepDone', invocation, result: undefined }
+  const value = draft.lastResult?.n === n ? draft.lastResult.value : parsedOf(result)
+  return { type: 'stepDone', invocation, result: value }
+}
+
+/** A turn with its texts, all within their bounds. */
+interface CheckedTurn {
+  readonly turn: Turn
+  readonly text: string
+  readonly output: string
+  /** Of the steps to start, in their order. */
+  readonly inputs: readonly string[]
+  readonly inputBytes: number
+  readonly businessKey: string
+  readonly tags: Readonly<Record<string, string>>
+}
+
+/** Makes the texts that a turn leaves behind. Throws `tooLarge`, `unknownStep`. */
+function check(draft: Draft, turn: Turn): CheckedTurn {
+  const { limits } = draft.moment
+  const text = textOf(turn.state.persist())
+  bounded("the machine's state", bytesOf(text), 'contextBytesMax', limits.contextBytesMax)
+  const output = textOf(turn.output)
+  bounded('the output', bytesOf(output), 'payloadBytesMax', limits.payloadBytesMax)
+  const inputs: string[] = []
+  let inputBytes = 0
+  let timers = draft.timers.length
+  for (const effect of turn.effects) {
+    if (effect.type === 'startTimer') timers += 1
+    if (effect.type === 'stopTimer') timers -= 1
+    if (effect.type !== 'startStep') continue
+    if (!draft.program.steps.has(effect.step))
+      throw new EscrowError(
+        'unknownStep',
+        `the machine starts ${JSON.stringify(effect.step)}, which is no step`,
+      )
+    const input = textOf(effect.input)
+    const bytes = bytesOf(input)
+    bounded(`the input of step ${effect.step}`, bytes, 'payloadBytesMax', limits.payloadBytesMax)
+    inputs.push(input)
+    inputBytes += bytes
+  }
+  bounded('what the saga keeps', draft.bytes + inputBytes, 'sagaBytesMax', limits.sagaBytesMax)
+  bounded('executions', draft.executions.length + inputs.length, 'executionsMax', limits.executionsMax)
+  bounded('steps under way', draft.active.length + inputs.length, 'activeMax', limits.activeMax)
+  bounded('timers', timers, 'timersMax', limits.timersMax)
+  const { businessKey, tags } = attributesAfter(draft, turn)
+  return { turn, text, output, inputs, inputBytes, businessKey, tags }
+}
+
+/** The search attributes after a turn: it adds tags, and changes those of the same name. Throws `tooLarge`. */
+function attributesAfter(draft: Draft, { attributes }: Turn): Pick<CheckedTurn, 'businessKey' | 'tags'> {
+  if (attributes === undefined) return draft
+  const { attributesBytesMax } = draft.moment.limits
+  const businessKey = attributes.businessKey ?? draft.businessKey
+  const tags = attributes.tags === undefined ? draft.tags : { ...draft.tags, ...attributes.tags }
+  const bytes = bytesOf(businessKey) + bytesOf(JSON.stringify(tags))
+  bounded('business key and tags', bytes, 'attributesBytesMax', attributesBytesMax)
+  return { businessKey, tags }
+}
+
+function bounded(what: string, actual: number, bound: Parameters<typeof overBound>[2], max: number): void {
+  if (actual > max) throw overBound(what, actual, bound, max)
+}
+
+function dequeue(draft: Draft, event: QueuedEvent): void {
+  draft.queue = draft.queue.length === 1 ? NOTHING_QUEUED : draft.queue.slice(1)
+  if (event.type === 'signal') draft.bytes -= bytesOf(event.payload)
+}
+
+const NOTHING_QUEUED: readonly QueuedEvent[] = []
+
+/** Past the pivot nothing is undone: the step that led to it can be tried again, and the saga otherwise. */
+function failAfterPivot(draft: Draft, event: QueuedEvent, error: string): void {
+  if (event.type !== 'step') {
+    draft.stuck = brief(`the flow failed after its pivot, from where it only goes forward: ${error}`)
+    return
+  }
+  dequeue(draft, event)
+  park(draft, draft.execution(event.n), 'action', `failed after the pivot: ${error}`)
+}
+
+/** The machine knows how this step ended; one that failed and may have happened is undone behind its back. */
+function tell(draft: Draft, n: number): void {
+  const execution = draft.execution(n)
+  if (execution.action.status === 'failed') abandon(draft, execution)
+}
+
+function complete(draft: Draft, output: string): void {
+  draft.isMachineDone = true
+  draft.output = output
+  for (const each of draft.queue) if (each.type === 'step') drop(draft, each.n)
+  draft.clearWaits()
+  for (const n of draft.active) stop(draft, draft.execution(n))
+}
+
+function apply(draft: Draft, { turn, inputs }: CheckedTurn): void {
+  let started = 0
+  for (const effect of turn.effects) {
+    switch (effect.type) {
+      case 'startStep':
+        startStep(draft, effect, inputs[started++] as string)
+        break
+      case 'stopStep':
+        stopStep(draft, effect.invocation)
+        break
+      case 'startTimer':
+        draft.timers = [
+          ...draft.timers.filter(({ timer }) => timer !== effect.timer),
+          { timer: effect.timer, atMs: draft.moment.logMs + Math.max(0, Math.ceil(effect.delayMs)) },
+        ]
+        break
+      case 'stopTimer':
+        draft.timers = draft.timers.filter(({ timer }) => timer !== effect.timer)
+    }
+  }
+  if (draft.program.signals.size > 0) noteAwaited(draft, turn)
+}
+
+function noteAwaited(draft: Draft, turn: Turn): void {
+  const awaited: string[] = []
+  for (const signal of draft.program.signals) if (turn.takes(signal)) awaited.push(signal)
+  const isSame =
+    awaited.length === draft.awaited.length && awaited.every((each, at) => each === draft.awaited[at])
+  if (!isSame) draft.awaited = awaited
+}
+
+function startStep(draft: Draft, { step, invocation, branch }: StartStep, input: string): void {
+  const policy = draft.program.steps.get(step)
+  const timeoutMs = policy?.stepTimeoutMs ?? 0
+  const execution = draft.put({
+    n: draft.executions.length + 1,
+    step,
+    invocation,
+    branch,
+    input,
+    result: '',
+    hasCompensation: policy?.compensation !== undefined,
+    isDone: false,
+    began: draft.nextPlace(),
+    ended: 0,
+    stepDeadlineAtMs: timeoutMs === 0 ? 0 : draft.moment.logMs + timeoutMs,
+    action: newOperation(draft),
+    compensation: undefined,
+  })
+  dispatch(draft, execution, 'action')
+}
+
+/** The state around a step was left: no outcome of it is told to the machine any more. */
+function stopStep(draft: Draft, invocation: string): void {
+  for (const n of draft.active) {
+    const execution = draft.execution(n)
+    if (execution.invocation === invocation && execution.action.status !== 'stopping') {
+      stop(draft, execution)
+      return
+    }
+  }
+  const queued = draft.queue.find(
+    (each) => each.type === 'step' && draft.execution(each.n).invocation === invocation,
+  )
+  if (queued?.type !== 'step') return
+  draft.queue = draft.queue.filter((each) => each !== queued)
+  drop(draft, queued.n)
+}
+
+/** What has ended, and will not be told: to the flow it is as if it had been stopped. */
+function drop(draft: Draft, n: number): void {
+  abandon(draft, draft.putAction(draft.execution(n), { status: 'stopped' }))
+}

@@ -1,0 +1,338 @@
+/**
+ * The only file that knows xstate: everything else sees machines through what is exported here.
+ *
+ * A definition's machine is never run as it is. It is rewritten, with the same state ids: each invoke becomes an entry
+ * and an exit action, and each parallel state names its entries, so that no child actor is ever made and a turn costs
+ * about a third of xstate's public `transition()`. It is driven through `machine.transition` with one scope that is made
+ * once and collects the actions. That is no documented use of xstate: a test compares it with the public pure functions.
+ */
+import {
+  type AnyStateMachine,
+  and,
+  assign,
+  createActor,
+  createMachine,
+  fromPromise,
+  type PromiseActorLogic,
+  stateIn,
+} from 'xstate'
+import { EscrowError, unreachable } from '../errors.ts'
+import {
+  type ChartNode,
+  ChartState,
+  type ContextKeeping,
+  KEEP_ALL,
+  type Persisted,
+  type Snapshot,
+} from './chart-state.ts'
+import {
+  type Activity,
+  type ChartAction,
+  type Invocation,
+  NO_ACTIVITY,
+  STOP_STEP,
+  TurnDraft,
+} from './chart-turn.ts'
+import { type NodeConfig, Rewriting } from './driven-config.ts'
+import { CONTEXT_BYTES_MAX, checkJson } from './json.ts'
+import type { Json, MachineState, SagaEvent, Turn } from './program.ts'
+
+export type { AnyStateMachine, AnyStateNode } from 'xstate'
+
+/** Microsteps of one turn (`always`, raised events); one more ends the turn with an error, which parks the saga. */
+export const MICROSTEPS_MAX = 2_000
+/** The tag that marks the states in which a flow has failed. */
+export const FAILED = 'failed'
+
+const STEP_LOGIC = Symbol('step logic')
+
+/**
+ * An actor logic that only names a step, for `setup({ actors: { reserve: stepLogic<Result, Input>() } })`: it gives the
+ * machine its types. The step itself runs at its participant; started in this process, it fails.
+ */
+export function stepLogic<Result = Json | undefined, Input = Json | undefined>(): PromiseActorLogic<
+  Result,
+  Input
+> {
+  const logic = fromPromise<Result, Input>(() => Promise.reject(new Error('a step runs at its participant')))
+  return Object.assign(logic, { [STEP_LOGIC]: true })
+}
+
+/** Whether an actor logic is one that only names a step. */
+export const isStepLogic = (logic: unknown): boolean =>
+  typeof logic === 'object' && logic !== null && STEP_LOGIC in logic
+
+/** Whether a value is a machine that xstate made. */
+export const isMachine = (value: unknown): value is AnyStateMachine =>
+  typeof value === 'object' && value !== null && '__xstatenode' in value && 'config' in value
+
+/** What a compiled configuration names. An action gives what it changes of the context. */
+export interface CompiledImplementations<Context> {
+  readonly guards: Readonly<Record<string, (given: { context: Context }) => boolean>>
+  readonly actions: Readonly<Record<string, (context: Context, event: never) => object>>
+  readonly actors: Readonly<Record<string, unknown>>
+}
+
+/** Makes a machine of a configuration that a flow or a routing slip was compiled to. */
+export function compileMachine<Context>(
+  config: object,
+  { guards, actions, actors }: CompiledImplementations<Context>,
+): AnyStateMachine {
+  const assigned = Object.entries(actions).map(([name, change]) => [
+    name,
+    assign(({ context, event }: { context: Context; event: unknown }) => change(context, event as never)),
+  ])
+  const implementations = { guards, actors, actions: Object.fromEntries(assigned) }
+  return createMachine(config as never, implementations as never) as unknown as AnyStateMachine
+}
+
+/** A guard that holds while all of these states are active, each named as in `#id.path`. */
+export const inStates = (states: readonly string[]): unknown => and(states.map((state) => stateIn(state)))
+
+/** The part of xstate's machines that is driven. */
+interface DrivenMachine {
+  getInitialSnapshot(scope: object, input: unknown): Snapshot
+  transition(snapshot: Snapshot, event: object, scope: object): Snapshot
+  restoreSnapshot(snapshot: object, scope: object): Snapshot
+}
+
+/** A machine that is driven turn by turn. Pure but for one buffer that is empty between turns. */
+export class Statechart {
+  /** Every invoke of the machine, by its id. */
+  readonly invocations: ReadonlyMap<string, Invocation>
+  readonly #machine: DrivenMachine
+  readonly #keeping: ContextKeeping
+  readonly #scope: object
+  #draft = new TurnDraft(NO_ACTIVITY, '')
+  /** What a guard threw: xstate wraps it without its stack. */
+  #thrown: { readonly error: unknown } | undefined
+
+  constructor(machine: AnyStateMachine, keeping: ContextKeeping = KEEP_ALL) {
+    const rewriting = new Rewriting(machine.id)
+    const config = rewriting.node(machine.config as unknown as NodeConfig, [], [])
+    const own = (machine.options as { maxIterations?: number }).maxIterations ?? Number.POSITIVE_INFINITY
+    const options = { ...(config.options as object), maxIterations: Math.min(own, MICROSTEPS_MAX) }
+    const { guards } = machine.implementations as { guards: Readonly<Record<string, unknown>> }
+    const caught = Object.entries(guards).map(([name, guard]) => [name, this.#catching(guard)])
+    const implementations = { ...machine.implementations, guards: Object.fromEntries(caught), actors: {} }
+    const driven = createMachine({ ...config, options } as never, implementations as never)
+    this.#catchInline(driven.root as unknown as ChartNode)
+    this.#machine = driven as never
+    this.#keeping = keeping
+    this.invocations = rewriting.invocations
+    // An actor of an empty machine: one of the definition's own would run user code here, with no input.
+    const self = createActor(createMachine({}))
+    this.#scope = {
+      self,
+      system: self.system,
+      id: self.id,
+      sessionId: self.sessionId,
+      logger: () => {},
+      defer: () => {},
+      emit: () => {},
+      stopChild: () => {},
+      actionExecutor: (action: ChartAction) => this.#draft.take(action),
+    }
+  }
+
+  /** The first turn. */
+  start(input: Json | undefined): Turn {
+    this.#draft = new TurnDraft(NO_ACTIVITY, '')
+    const snapshot = this.#guarded(() => this.#machine.getInitialSnapshot(this.#scope, input))
+    // xstate catches what user code throws at the start.
+    if (snapshot.status === 'error') throw snapshot.error
+    return this.#turn(snapshot, undefined, undefined)
+  }
+
+  /** The next turn, from a state that `start`, `next` or `restore` of this very machine gave. */
+  next(state: MachineState, event: SagaEvent): Turn {
+    const { snapshot, activity } = state as ChartState
+    this.#draft = new TurnDraft(activity, endedBy(event))
+    const given = chartEvent(event, activity)
+    const next = this.#guarded(() => this.#machine.transition(snapshot, given, this.#scope))
+    return this.#turn(next, snapshot, event)
+  }
+
+  /** Takes back a persisted state. Throws `invalidArgument` where it doesn't fit this machine. */
+  restore(persisted: Json, input: Json | undefined): MachineState {
+    const kept = persisted as unknown as Persisted
+    const history = Object.entries(kept.history ?? {}).map(([id, nodes]) => [
+      id,
+      nodes.map((node) => ({ id: node })),
+    ])
+    const stored = {
+      status: 'active',
+      value: kept.value,
+      context: this.#keeping.revive(kept.context, input),
+      children: {},
+      historyValue: Object.fromEntries(history),
+    }
+    try {
+      return new ChartState(
+        this.#machine.restoreSnapshot(stored, this.#scope),
+        {
+          spent: new Set(kept.spent),
+          raised: new Map(Object.entries(kept.raised ?? {})),
+          entries: kept.entries ?? 0,
+          parallels: new Map(Object.entries(kept.parallels ?? {})),
+        },
+        this.#keeping,
+      )
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause)
+      throw new EscrowError('invalidArgument', `a stored state does not fit this machine: ${why}`, { cause })
+    }
+  }
+
+  /** The machine's own context. */
+  contextOf(state: MachineState): unknown {
+    return (state as ChartState).snapshot.context
+  }
+
+  /** What of a state runs: invocations and timers that are not spent. */
+  running(state: MachineState): {
+    readonly invocations: readonly string[]
+    readonly timers: readonly string[]
+  } {
+    const { snapshot, activity } = state as ChartState
+    const draft = new TurnDraft(activity, '')
+    stopAll(snapshot, draft)
+    return {
+      invocations: draft.effects.flatMap((each) => (each.type === 'stopStep' ? [each.invocation] : [])),
+      timers: draft.effects.flatMap((each) => (each.type === 'stopTimer' ? [each.timer] : [])),
+    }
+  }
+
+  #turn(snapshot: Snapshot, before: Snapshot | undefined, event: SagaEvent | undefined): Turn {
+    const draft = this.#draft
+    if (snapshot.context !== before?.context) this.#checkContext(snapshot)
+    const status = statusOf(snapshot)
+    // A machine that is done has run all exit actions; nothing else stops what a failed one leaves behind.
+    if (status !== 'active') stopAll(snapshot.status === 'done' ? undefined : snapshot, draft)
+    const output = status === 'completed' ? (snapshot.output as Json | undefined) : undefined
+    return {
+      state: new ChartState(snapshot, draft.activity, this.#keeping),
+      status,
+      output,
+      error: status === 'failed' ? this.#why(snapshot, event) : '',
+      effects: draft.effects,
+      attributes: draft.attributes,
+      takes: (signal) => snapshot._nodes.some((node) => node.transitions.has(signal)),
+    }
+  }
+
+  #why(snapshot: Snapshot, event: SagaEvent | undefined): string {
+    const path = snapshot._nodes.find((node) => node.tags.includes(FAILED))?.path.join('.') ?? ''
+    const where = path === '' ? '' : ` (${path})`
+    switch (event?.type) {
+      case 'stepFailed': {
+        const step = this.invocations.get(event.invocation)?.step ?? event.invocation
+        return `step ${JSON.stringify(step)}: ${event.error.code}: ${event.error.message}`
+      }
+      case 'timer':
+        return `${timerText(event.timer)}${where}`
+      case 'signal':
+        return `signal ${JSON.stringify(event.signal)}${where}`
+      case 'stepDone':
+      case undefined:
+        return `the flow came to ${path}`
+      default:
+        return unreachable(event)
+    }
+  }
+
+  #checkContext(snapshot: Snapshot): void {
+    // A child that user code spawned would not come back after a crash.
+    if (Object.keys(snapshot.children).length > 0)
+      throw new EscrowError('invalidSaga', 'an assign spawned an actor, which is not durable: invoke a step')
+    checkJson(this.#keeping.keep(snapshot.context), {
+      what: 'the context of the machine',
+      bytesMax: CONTEXT_BYTES_MAX,
+      bound: 'CONTEXT_BYTES_MAX',
+    })
+  }
+
+  #guarded(turn: () => Snapshot): Snapshot {
+    this.#thrown = undefined
+    try {
+      return turn()
+    } catch (error) {
+      const { error: cause } = this.#thrown ?? { error }
+      throw cause
+    }
+  }
+
+  /** The same for guards that stand in the machine themselves. */
+  #catchInline(node: ChartNode): void {
+    for (const candidates of node.transitions.values())
+      for (const candidate of candidates) candidate.guard = this.#catching(candidate.guard)
+    for (const child of Object.values(node.states)) this.#catchInline(child)
+  }
+
+  #catching(guard: unknown): unknown {
+    // A built-in guard (and, or, not, stateIn) carries a `check` and calls the named ones itself.
+    if (typeof guard !== 'function' || 'check' in guard) return guard
+    return (...given: unknown[]) => {
+      try {
+        return guard(...given)
+      } catch (error) {
+        this.#thrown = { error }
+        throw error
+      }
+    }
+  }
+}
+
+/** A timer in words: one of `after` by its delay and the state that it stood on. */
+function timerText(timer: string): string {
+  const after = /^xstate\.after\.([^.]+)\.[^.]+\.(.+)$/.exec(timer)
+  if (after === null) return `timer ${timer} fired`
+  const [, delay, path] = after
+  return `${path}: ${delay}${Number.isNaN(Number(delay)) ? '' : ' ms'} passed`
+}
+
+function statusOf({ status, tags }: Snapshot): Turn['status'] {
+  if (tags.has(FAILED) || status === 'error') return 'failed'
+  return status === 'done' ? 'completed' : 'active'
+}
+
+function stopAll(snapshot: Snapshot | undefined, draft: TurnDraft): void {
+  for (const node of snapshot?._nodes ?? []) {
+    for (const action of node.exit) {
+      if (action.type === STOP_STEP) draft.stopStep(action.params as string)
+      // The exit action of `after`: a built-in action, whose id stands on it.
+      if (action.type === 'xstate.cancel' && typeof action.sendId === 'string') draft.stopTimer(action.sendId)
+    }
+  }
+  for (const timer of draft.activity.raised.keys()) draft.stopTimer(timer)
+}
+
+const endedBy = (event: SagaEvent): string => {
+  if (event.type === 'timer') return event.timer
+  return event.type === 'signal' ? '' : event.invocation
+}
+
+function chartEvent(event: SagaEvent, activity: Activity): object {
+  switch (event.type) {
+    case 'stepDone':
+      return {
+        type: `xstate.done.actor.${event.invocation}`,
+        output: event.result,
+        actorId: event.invocation,
+      }
+    case 'stepFailed':
+      return {
+        type: `xstate.error.actor.${event.invocation}`,
+        error: event.error,
+        actorId: event.invocation,
+      }
+    case 'timer':
+      return (activity.raised.get(event.timer) as object | undefined) ?? { type: event.timer }
+    case 'signal':
+      if (/^(xstate|escrow)\./.test(event.signal))
+        throw new EscrowError('unknownSignal', `no signal may be named ${JSON.stringify(event.signal)}`)
+      return { type: event.signal, payload: event.payload }
+    default:
+      return unreachable(event)
+  }
+}

@@ -22,7 +22,7 @@
  * `committed` holds one delivery a message; each is waiting, delivered, parked or skipped. The transaction's status
  * follows: parked if any delivery is, delivered when none is waiting or parked.
  */
-import type { TransactionStatus } from './api.ts'
+import type { MessageStatus } from './api.ts'
 import type { Backoff } from './backoff.ts'
 import type { HalfMessage, TraceContext } from './envelope.ts'
 import type { ExecutionId, Namespace, TransactionId } from './ids.ts'
@@ -144,7 +144,7 @@ export function isOrdered(head: MessageHead, state: Committed, index: number): b
 }
 
 /** The transaction's status, as everybody sees it. */
-export function statusOf({ state }: MessageImage): TransactionStatus {
+export function statusOf({ state }: MessageImage): MessageStatus {
   switch (state.phase) {
     case 'prepared':
       return 'prepared'

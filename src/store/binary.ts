@@ -202,6 +202,11 @@ export class ByteReader {
     return this.#bytes[this.#take(1)] as number
   }
 
+  /** The byte at a distance from here, if there is one. */
+  peek(distance: number): number | undefined {
+    return this.#at + distance < this.#end ? this.#bytes[this.#at + distance] : undefined
+  }
+
   varint(): number {
     const first = this.byte()
     if (first < 0x80) return first

@@ -3,7 +3,16 @@ import type { TransactionKey } from '../core/ids.ts'
 import type { LogClock, LogHandle } from './log.ts'
 
 /** What `list` can filter by without reading an image. */
-export type ImageStatus = 'prepared' | 'committed' | 'delivered' | 'rolledBack' | 'parked'
+export type ImageStatus =
+  | 'prepared'
+  | 'committed'
+  | 'delivered'
+  | 'rolledBack'
+  | 'parked'
+  | 'running'
+  | 'completed'
+  | 'compensating'
+  | 'compensated'
 
 /** One image as a checkpoint writes it. */
 export interface ImageRow {
@@ -51,7 +60,7 @@ export interface DueEntry {
 /** What `list` asks for. */
 export interface ImageQuery {
   readonly namespace: string
-  /** Empty: all that live. With `delivered` or `rolledBack`, finished ones within the retention too. */
+  /** Empty: all that live. With `delivered`, `rolledBack`, `completed` or `compensated`, finished ones within the retention too. */
   readonly statuses: readonly ImageStatus[]
   /** Only keys after this one; empty for the start. */
   readonly after: string

@@ -17,10 +17,14 @@
  */
 import { crc32 } from 'node:zlib'
 import { EscrowError, InvariantViolation } from '../core/errors.ts'
-import type { MessageImage } from '../core/message.ts'
+import type { TransactionImage } from '../core/transaction.ts'
 import { ByteReader, ByteWriter, corrupt } from './binary.ts'
 import type { LogClock, Segment } from './log.ts'
-import { type DecodedRecord, decodeRecord, encodeRecord } from './record.ts'
+import {
+  type DecodedTransactionRecord,
+  decodeTransactionRecord,
+  encodeTransactionRecord,
+} from './transaction-record.ts'
 
 /** The bytes of the largest segment. */
 export const SEGMENT_BYTES_MAX = 4 << 20
@@ -81,9 +85,9 @@ export class SegmentBuilder {
    * Adds the record that turns `previous` into `next`. False: it is full and holds what it held; finish it, then add
    * again. Throws `tooLarge` for a record that no segment has room for.
    */
-  add(previous: MessageImage | undefined, next: MessageImage): boolean {
+  add(previous: TransactionImage | undefined, next: TransactionImage): boolean {
     const before = this.#writer.length
-    encodeRecord(this.#writer, previous, next)
+    encodeTransactionRecord(this.#writer, previous, next)
     if (this.bytes <= SEGMENT_BYTES_MAX) {
       this.#records += 1
       return true
@@ -129,7 +133,7 @@ export class SegmentBuilder {
 export interface ReadSegment {
   readonly header: SegmentHeader
   /** Decodes as it goes. Throws `storeCorrupt`. */
-  readonly records: () => Generator<DecodedRecord, void, undefined>
+  readonly records: () => Generator<DecodedTransactionRecord, void, undefined>
 }
 
 /** Reads a segment after checking its checksum; `where` names it in errors. Throws `storeCorrupt`. */
@@ -138,9 +142,9 @@ export function readSegment(bytes: Uint8Array, where = 'a segment'): ReadSegment
   const reader = new ByteReader(bytes, where, 0, bytes.length - CRC_BYTES)
   const header = takeHeader(reader)
   const start = reader.position
-  function* records(): Generator<DecodedRecord, void, undefined> {
+  function* records(): Generator<DecodedTransactionRecord, void, undefined> {
     const inRecords = new ByteReader(bytes, `segment ${header.sequence}`, start, bytes.length - CRC_BYTES)
-    for (let left = header.records; left > 0; left--) yield decodeRecord(inRecords)
+    for (let left = header.records; left > 0; left--) yield decodeTransactionRecord(inRecords)
     if (inRecords.remaining > 0) throw inRecords.corrupt(`${inRecords.remaining} bytes after the last record`)
   }
   return { header, records }

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { applyRecord } from '../../src/store/record.ts'
+import type { MessageImage } from '../../src/core/message.ts'
 import {
   isSameSegment,
   readSegment,
@@ -9,6 +9,7 @@ import {
   type SegmentSeal,
   segmentIdentity,
 } from '../../src/store/segment.ts'
+import { applyTransactionRecord } from '../../src/store/transaction-record.ts'
 import { anyImage } from './images-arbitrary.ts'
 
 const seal = (sequence: number, nonce = Buffer.alloc(16, 7)): SegmentSeal => ({
@@ -31,14 +32,14 @@ describe('segments', () => {
           ...seal(sequence),
           records: images.length,
         })
-        expect(Array.from(records(), (record) => applyRecord(undefined, record))).toEqual(images)
+        expect(Array.from(records(), (record) => applyTransactionRecord(undefined, record))).toEqual(images)
         expect(builder.records).toBe(0)
       }),
     )
   })
 
   test('the bytes of a finished segment stay as they are while the next one collects', () => {
-    const [image] = fc.sample(anyImage, 1) as [Parameters<SegmentBuilder['add']>[1] & object]
+    const [image] = fc.sample(anyImage, 1) as [MessageImage]
     const builder = new SegmentBuilder()
     builder.add(undefined, image)
     const first = builder.finish(seal(1))
@@ -67,8 +68,8 @@ describe('segments', () => {
   })
 
   test('a full builder refuses the record and keeps what it has; a record beyond all room is tooLarge', () => {
-    const [{ head, state }] = fc.sample(anyImage, 1) as [Parameters<SegmentBuilder['add']>[1] & object]
-    const withBody = (bytes: number) => ({
+    const [{ head, state }] = fc.sample(anyImage, 1) as [MessageImage]
+    const withBody = (bytes: number): MessageImage => ({
       head: {
         ...head,
         messages: [

@@ -33,6 +33,7 @@ import {
   numbersValue,
   prefixedKey,
   putRow,
+  RARE_ENDS,
   type RowFacts,
   rowFacts,
   statusPrefix,
@@ -195,7 +196,8 @@ export class EmbeddedImages implements ImageStore {
       return
     }
     changes.put(day, key, value)
-    if (row.status === 'rolledBack') changes.put(day, prefixedKey(0, row.key), NOTHING)
+    const rare = RARE_ENDS[row.status]
+    if (rare !== undefined) changes.put(day, prefixedKey(rare, row.key), NOTHING)
     if (known === undefined) return
     changes.remove(live, key)
     this.#planIndexes(changes, row.key, known, undefined)

@@ -2,7 +2,16 @@ import type { TransactionKey } from '../../core/ids.ts'
 import type { ImageQuery, ImageStatus, StoredImage } from '../images.ts'
 import type { Table } from './environment.ts'
 import type { ImageTables } from './images.ts'
-import { hasStatus, keyText, prefixedKey, statusPrefix, storedImage, successor, textKey } from './row.ts'
+import {
+  hasStatus,
+  keyText,
+  prefixedKey,
+  RARE_ENDS,
+  statusPrefix,
+  storedImage,
+  successor,
+  textKey,
+} from './row.ts'
 
 /** A key that qualifies, and the table that has its row. */
 interface Hit {
@@ -26,9 +35,10 @@ export function queryImages(
   for (const status of new Set(statuses)) {
     hits.push(...fromIndex(tables.statuses, statusPrefix(status), tables.live, query))
     for (const { table } of days) {
-      // Most of what finished was delivered; the others have an index.
-      if (status === 'delivered') hits.push(...fromRows(table, query, status))
-      if (status === 'rolledBack') hits.push(...fromIndex(table, 0, table, query))
+      // Most of what finished was delivered, or completed; the others have an index.
+      if (status === 'delivered' || status === 'completed') hits.push(...fromRows(table, query, status))
+      const rare = RARE_ENDS[status]
+      if (rare !== undefined) hits.push(...fromIndex(table, rare, table, query))
     }
   }
   return hits

@@ -16,6 +16,7 @@
  * | images | days           | day                                 | nothing                                        |
  * | images | finished-*day* | transaction key                     | an image row                                   |
  * | images | finished-*day* | 0, transaction key                  | nothing: the rolled-back ones                  |
+ * | images | finished-*day* | 1, transaction key                  | nothing: the compensated ones                  |
  *
  * Every value but segments, which carry their own, begins with a CRC-32 of the rest. "Nothing" is one byte.
  *
@@ -29,7 +30,20 @@ import type { DueClock, DueEntry, ImageRow, ImageStatus, StoredImage } from '../
 /** The value of a key that says everything. */
 export const NOTHING = Buffer.from([1])
 
-const STATUSES: readonly ImageStatus[] = ['prepared', 'committed', 'delivered', 'rolledBack', 'parked']
+const STATUSES: readonly ImageStatus[] = [
+  'prepared',
+  'committed',
+  'delivered',
+  'rolledBack',
+  'parked',
+  'running',
+  'completed',
+  'compensating',
+  'compensated',
+]
+/** What finished seldom, with the prefix of its index in the table of its day. */
+export const RARE_ENDS: Partial<Record<ImageStatus, number>> = { rolledBack: 0, compensated: 1 }
+
 const LAYOUT = 1
 const AT_STATUS = 5
 const AT_LOG = 6

@@ -3,9 +3,10 @@ import type { MessageImage } from '../../../src/core/message.ts'
 import { ByteWriter } from '../../../src/store/binary.ts'
 import type { ImageRow } from '../../../src/store/images.ts'
 import type { LogHandle } from '../../../src/store/log.ts'
-import { applyRecord, decodeImage, encodeImage } from '../../../src/store/record.ts'
+import { decodeImage, encodeImage } from '../../../src/store/record.ts'
 import { readSegment } from '../../../src/store/segment.ts'
 import type { Store } from '../../../src/store/store.ts'
+import { applyTransactionRecord } from '../../../src/store/transaction-record.ts'
 
 /** By name: the image, and the sequence that it stands for. */
 export type Counters = Map<string, { readonly image: MessageImage; readonly sequence: number }>
@@ -89,7 +90,10 @@ export async function recoverCounters(store: Store, handle: LogHandle): Promise<
       const name = record.key.slice('default/'.length)
       const known = counters.get(name)
       if (known !== undefined && known.sequence >= at) continue
-      counters.set(name, { image: applyRecord(known?.image, record), sequence: at })
+      counters.set(name, {
+        image: applyTransactionRecord(known?.image, record) as MessageImage,
+        sequence: at,
+      })
     }
   }
   if (at !== handle.claimed.head) throw new Error(`the log ends at ${at}, its head is ${handle.claimed.head}`)

@@ -1,0 +1,114 @@
+/** A saga that was defined as a user would, decided from its start to its end, and read back from its row each time. */
+import { expect, test } from 'vitest'
+import { stepCallOf } from '../../../src/core/saga/decision.ts'
+import { defineSaga } from '../../../src/core/saga/define.ts'
+import { sagaStatusOf } from '../../../src/core/saga/image.ts'
+import { participantSteps, stepType, untilDone } from '../../../src/core/saga/policy.ts'
+import { ByteWriter } from '../../../src/store/binary.ts'
+import { decodeSagaImage, encodeSagaImage } from '../../../src/store/saga-record.ts'
+import { call, Driven, head, outcome } from './fixtures.ts'
+
+const inventory = participantSteps('inventory', {
+  reserve: stepType<{ sku: string }, { reservation: string }>(),
+  release: stepType<{ sku: string }, undefined>(),
+})
+
+const placeOrder = defineSaga({
+  name: 'place-order',
+  version: 1,
+  output: () => ({ isPlaced: true }),
+  flow: ({ step, parallel, pivot, send }) => {
+    const reserve = step('reserve', {
+      action: inventory.reserve,
+      compensation: inventory.release,
+      input: () => ({ sku: 'x' }),
+    })
+    return [
+      reserve,
+      parallel(
+        step('charge', {
+          action: 'payments/charge',
+          compensation: true,
+          input: ({ results }) => ({ for: results(reserve).reservation }),
+        }),
+        step('fraud-check', { action: 'fraud/check', readOnly: true }),
+      ),
+      pivot('confirm', { action: 'orders/confirm' }),
+      step('ship', { action: 'shipping/ship', retry: untilDone }),
+      send('confirmation', { to: 'kafka:orders', body: () => 'placed' }),
+    ]
+  },
+})
+
+/** The saga after a restart: nothing but its row. */
+function restarted(saga: Driven): Driven {
+  const writer = new ByteWriter()
+  encodeSagaImage(writer, saga.image!, { bodies: true })
+  saga.image = decodeSagaImage(writer.copy())
+  return saga
+}
+
+test('it completes, each step with the results of those before, across restarts', () => {
+  const saga = new Driven(placeOrder.program).start()
+  restarted(saga).answer(1, outcome('done', { result: '{"reservation":"r1"}' }))
+  expect(saga.state.executions.get(2)?.input).toBe('{"for":"r1"}')
+  restarted(saga).answer(3, outcome('done'))
+  restarted(saga).answer(2, outcome('done'))
+  expect(saga.state.pivot).toBe(4)
+  restarted(saga).answer(4, outcome('done'))
+  restarted(saga).answer(5, outcome('done'))
+  expect(saga.last.effects).toEqual([{ type: 'Publication', n: 6, attempt: 1 }])
+  restarted(saga).answer(6, outcome('done'))
+  expect(saga.state).toMatchObject({ phase: 'completed', output: '{"isPlaced":true}' })
+})
+
+test('it is compensated in reverse when its pivot is refused', () => {
+  const saga = new Driven(placeOrder.program)
+    .start()
+    .answer(1, outcome('done', { result: '{"reservation":"r1"}' }))
+  saga.answer(2, outcome('done')).answer(3, outcome('done')).answer(4, outcome('refused'))
+  expect(saga.last.effects).toEqual([call(2, 'compensation')])
+  restarted(saga).answer(2, outcome('done'), 'compensation')
+  expect(saga.last.effects).toEqual([call(1, 'compensation')])
+  restarted(saga).answer(1, outcome('done'), 'compensation')
+  expect(sagaStatusOf(saga.image!)).toBe('compensated')
+})
+
+test('a call names its participant; a compensation is given what the action was given, and gave', () => {
+  const saga = new Driven(placeOrder.program).start()
+  const action = stepCallOf(saga.image!, placeOrder.program, call(1) as Parameters<typeof stepCallOf>[2])
+  expect(action).toMatchObject({
+    executionId: 'e1.1',
+    service: 'inventory',
+    step: 'reserve',
+    input: '{"sku":"x"}',
+    result: '',
+    isActionDone: false,
+  })
+  saga.answer(1, outcome('done', { result: '{"reservation":"r1"}' }))
+  saga.answer(2, outcome('refused')).answer(3, outcome('done'))
+  const [undo] = saga.last.effects
+  expect(undo).toEqual(call(1, 'compensation'))
+  expect(stepCallOf(saga.image!, placeOrder.program, undo as Parameters<typeof stepCallOf>[2])).toEqual({
+    ...action,
+    step: 'release',
+    result: '{"reservation":"r1"}',
+    isActionDone: true,
+  })
+})
+
+test('search attributes: what the start gave stays, beside what the definition adds; a turn changes those of the same name', () => {
+  const tagged = defineSaga({
+    name: 'tagged',
+    version: 1,
+    attributes: () => ({ businessKey: 'from the definition', tags: { region: 'eu', kind: 'order' } }),
+    flow: ({ step }) => [step('reserve', { action: 'inventory/reserve', compensation: true })],
+  })
+  const saga = new Driven(tagged.program)
+  const tags = { region: 'us', customer: 'c1' }
+  saga.do({ type: 'startSaga', head: { ...head, hash: tagged.program.hash }, businessKey: 'given', tags })
+  expect(saga.state).toMatchObject({
+    businessKey: 'from the definition',
+    tags: { region: 'eu', kind: 'order', customer: 'c1' },
+  })
+})

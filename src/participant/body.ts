@@ -13,13 +13,22 @@ export interface EncodedBody {
 export function encodeBody(what: string, body: unknown): EncodedBody {
   if (body instanceof Uint8Array) return { bytes: body, contentType: 'application/octet-stream' }
   if (typeof body === 'string') return { bytes: Buffer.from(body), contentType: 'text/plain; charset=utf-8' }
+  return { bytes: Buffer.from(jsonOf(what, body)), contentType: 'application/json' }
+}
+
+/** Encodes a value as JSON; bytes are taken for JSON, and undefined for none. Throws `invalidArgument`. */
+export function encodeJson(what: string, value: unknown): Uint8Array | undefined {
+  if (value === undefined || value instanceof Uint8Array) return value
+  return Buffer.from(jsonOf(what, value))
+}
+
+function jsonOf(what: string, value: unknown): string {
   let json: string | undefined
   try {
-    json = JSON.stringify(body)
+    json = JSON.stringify(value)
   } catch (cause) {
     throw new EscrowError('invalidArgument', `${what} has no form in JSON`, { cause })
   }
-  if (json === undefined)
-    throw new EscrowError('invalidArgument', `${what} is ${typeof body}, which has no form in JSON`)
-  return { bytes: Buffer.from(json), contentType: 'application/json' }
+  if (json !== undefined) return json
+  throw new EscrowError('invalidArgument', `${what} is ${typeof value}, which has no form in JSON`)
 }

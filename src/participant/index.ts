@@ -1,14 +1,19 @@
 /** The service's side: a session with a coordinator, handlers, checkers and the barrier. */
 export type {
   CheckBackRequest,
+  ExecutionView,
   FixedBody,
   Resolution,
+  SagaView,
+  StartResponse,
   TransactionStatus,
   TransactionView,
 } from '../core/api.ts'
 export type { Headers, Limits, TraceContext } from '../core/envelope.ts'
 export { ERROR_CODES, type ErrorCode, EscrowError } from '../core/errors.ts'
 export type { CheckBackPolicy, RetryPolicy } from '../core/message.ts'
+export { participantSteps, type StepRef, type StepType, stepType } from '../core/saga/policy.ts'
+export type { StandardSchema } from '../core/saga/schema.ts'
 export {
   type PostgresBarrier,
   type PostgresBarrierOptions,
@@ -21,6 +26,7 @@ export type { BodyInput } from './body.ts'
 export type { CheckerAnswer, CheckerInput, TransactionChecker } from './checker.ts'
 export { type ConnectOptions, connect } from './connect.ts'
 export type { ConnectionState, OpenStream } from './connection.ts'
+export { type Later, later } from './later.ts'
 export type { LocalTransaction, OutgoingMessage, TransactionRequest } from './local-transaction.ts'
 export {
   type ListeningParticipant,
@@ -33,7 +39,9 @@ export {
 export type { MessageHandler, ReceivedMessage } from './received-message.ts'
 export { Refusal, refuse } from './refusal.ts'
 export type { RequestOptions } from './requests.ts'
+export type { SagaCompletion, SagaOutcome, SagaSignal, SagaStart, SagaType } from './saga-requests.ts'
 export type { TransactionResult } from './send-in-transaction.ts'
-export type { Handlers } from './serving.ts'
+export type { BarrierOfHandlers, Handlers } from './serving.ts'
 export type { Session } from './session.ts'
 export type { SessionOptions } from './session-options.ts'
+export { type ActionCall, defineStep, type Step, type StepCall } from './step.ts'

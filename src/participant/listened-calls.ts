@@ -5,12 +5,16 @@ import {
   checkBackResponseToProto,
   deliverRequestFromProto,
   deliverResponseToProto,
+  stepRequestFromProto,
+  stepResponseToProto,
 } from '../wire/convert-participant.ts'
 import {
   CheckBackRequestSchema,
   CheckBackResponseSchema,
   DeliverRequestSchema,
   DeliverResponseSchema,
+  StepRequestSchema,
+  StepResponseSchema,
 } from '../wire/gen/escrow/v1/participant_pb.ts'
 import type { Serving } from './serving.ts'
 
@@ -61,8 +65,23 @@ const checkBack: ListenedCall<typeof CheckBackRequestSchema, typeof CheckBackRes
   },
 }
 
+const step: ListenedCall<typeof StepRequestSchema, typeof StepResponseSchema> = {
+  name: 'Step',
+  path: '/escrow.v1.ParticipantService/Step',
+  input: StepRequestSchema,
+  output: StepResponseSchema,
+  take(serving, message, done) {
+    const request = stepRequestFromProto(message)
+    need('step', request.step)
+    need('execution_id', request.executionId)
+    serving.step({ ...request, timeoutMs: bounded(request.timeoutMs) }, (response) =>
+      done(stepResponseToProto(response)),
+    )
+  },
+}
+
 /** The methods of ParticipantService. */
-export const CALLS: readonly ListenedCall<DescMessage, DescMessage>[] = [deliver, checkBack] as never
+export const CALLS: readonly ListenedCall<DescMessage, DescMessage>[] = [deliver, checkBack, step] as never
 
 /** What to answer to a request that could not be read. */
 export function readError(name: string, thrown: unknown): EscrowError {

@@ -8,13 +8,16 @@ import type { OpenStream } from './connection.ts'
 import { type ListeningServer, listenGrpc } from './listen-grpc.ts'
 import { listenHttp } from './listen-http.ts'
 import { registerListener } from './register-listener.ts'
-import { type Handlers, Serving } from './serving.ts'
-import type { BarrierOfHandlers, Session } from './session.ts'
+import { type BarrierOfHandlers, type Handlers, namesOf, Serving } from './serving.ts'
+import type { Session } from './session.ts'
 import { bounded } from './session-options.ts'
 
-/** What stands behind a participant's handlers. */
+/** What stands behind a participant's handlers and steps. */
 export interface ParticipantOptions {
-  /** The barrier that the handlers use: attempts of a message then come only to those who have the same database. */
+  /**
+   * The barrier that handlers and steps use: further attempts, and compensations, then come only to those who have the same
+   * database, and the refusal of an action stands there before it is answered.
+   */
   readonly barrier?: BarrierOfHandlers | undefined
   /** Checkers that it serves too, by name. */
   readonly checkers?: Readonly<Record<string, CheckerInput>> | undefined
@@ -41,6 +44,8 @@ export interface ListenOptions {
   readonly deliveriesMax?: number | undefined
   /** How many check-backs it takes at once. Default 64. */
   readonly checkBacksMax?: number | undefined
+  /** How many calls of steps it takes at once. Default 256. */
+  readonly stepsMax?: number | undefined
   /** How long it tries to make itself known. Default 10,000. */
   readonly registerTimeoutMs?: number | undefined
   /** How long `close` waits for calls under way. Default 5,000. */
@@ -56,15 +61,24 @@ export interface ListeningParticipant {
   close(): Promise<void>
 }
 
-/** A service that takes messages: it connects outward, or listens and is called. */
+/** A service that takes messages and runs steps: it connects outward, or listens and is called. */
 export interface Participant {
-  /** Opens a session and serves the handlers on it. Resolves when their names are durable; rejects as `connect` and `registerHandlers`. */
+  /** Opens a session and serves handlers and steps on it. Resolves when their names are durable; rejects as `connect` and `registerHandlers`. */
   connect(target: string | OpenStream, options?: Omit<ConnectOptions, 'service'>): Promise<Session>
   /** Listens for ParticipantService. Rejects with `invalidArgument` where it can't, or with what the registration ends in. */
   listen(port: number | ListenPorts, options?: ListenOptions): Promise<ListeningParticipant>
 }
 
-/** Describes a participant; nothing happens until it connects or listens. */
+/**
+ * Describes a participant; nothing happens until it connects or listens.
+ *
+ * ```ts
+ * participant('inventory', {
+ *   'order-placed': (message) => …,           // takes messages
+ *   reserve: { action: (order, call) => …, compensation: (order, reservation, call) => … },  // a step of sagas
+ * })
+ * ```
+ */
 export function participant(
   service: string,
   handlers: Handlers,
@@ -112,9 +126,9 @@ async function listen(listening: Listening): Promise<ListeningParticipant> {
   const serving = new Serving(runtime, {
     deliveriesMax: bounded('deliveriesMax', listenOptions.deliveriesMax ?? 256, 1, 65_536),
     checkBacksMax: bounded('checkBacksMax', listenOptions.checkBacksMax ?? 64, 1, 65_536),
+    stepsMax: bounded('stepsMax', listenOptions.stepsMax ?? 256, 1, 65_536),
   })
-  serving.addHandlers(listening.handlers)
-  if (options.barrier?.checker !== undefined) serving.attach(options.barrier.checker)
+  serving.addHandlers(listening.handlers, options.barrier)
   for (const [name, checker] of Object.entries(options.checkers ?? {}))
     serving.addChecker(name, toChecker(checker))
   const servers: ListeningServer[] = []
@@ -155,7 +169,7 @@ async function register(
       namespace: parseNamespace(listenOptions.namespace ?? ''),
       service,
       url: listenOptions.advertise ?? byDefault,
-      handlers: Object.keys(handlers),
+      ...namesOf(handlers),
       checkers: checkers.map(([name]) => name),
       databaseId: oneDatabase(databaseIds),
     },

@@ -2,6 +2,7 @@ import type { DeliverRequest } from '../core/api.ts'
 import type { Headers, TraceContext } from '../core/envelope.ts'
 import { EscrowError } from '../core/errors.ts'
 import type { BarrierSubject } from './barrier/run.ts'
+import { IncomingCall } from './incoming-call.ts'
 
 /** A message as a handler is given it. It may come more than once under the same execution id: see `barrier.run`. */
 export interface ReceivedMessage extends BarrierSubject {
@@ -35,14 +36,12 @@ export interface ReceivedMessage extends BarrierSubject {
 export type MessageHandler = (message: ReceivedMessage) => unknown
 
 /** A message while its handler runs. */
-export class IncomingMessage implements ReceivedMessage {
+export class IncomingMessage extends IncomingCall implements ReceivedMessage {
   readonly operation = 'deliver'
   readonly #request: DeliverRequest
-  // Made when it is asked for: most handlers never look at it.
-  #abort: AbortController | undefined
-  #expired: EscrowError | undefined
 
   constructor(request: DeliverRequest) {
+    super()
     this.#request = request
   }
 
@@ -86,14 +85,6 @@ export class IncomingMessage implements ReceivedMessage {
     return this.#request.trace
   }
 
-  get signal(): AbortSignal {
-    if (this.#abort === undefined) {
-      this.#abort = new AbortController()
-      if (this.#expired !== undefined) this.#abort.abort(this.#expired)
-    }
-    return this.#abort.signal
-  }
-
   json<T = unknown>(): T {
     try {
       return JSON.parse(this.text()) as T
@@ -105,11 +96,5 @@ export class IncomingMessage implements ReceivedMessage {
   text(): string {
     const { body } = this
     return Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString()
-  }
-
-  /** Nobody waits for its answer any more. */
-  expire(reason: EscrowError): void {
-    this.#expired = reason
-    this.#abort?.abort(reason)
   }
 }

@@ -13,7 +13,7 @@ import {
 /** What a participant that listens tells the coordinator. */
 export type ListenerRegistration = Pick<
   RegisterRequest,
-  'namespace' | 'service' | 'url' | 'handlers' | 'checkers' | 'databaseId'
+  'namespace' | 'service' | 'url' | 'handlers' | 'checkers' | 'steps' | 'databaseId'
 >
 
 const PATH = '/escrow.v1.CoordinatorService/Register'

@@ -45,12 +45,14 @@ export class Registrations {
     const databaseId = this.#inHello()
     const checkers: string[] = []
     const handlers: string[] = []
+    const steps: string[] = []
     for (const { registration, settle } of this.#entries) {
       if (settle !== undefined || registration.databaseId !== databaseId) continue
       checkers.push(...registration.checkers)
       handlers.push(...registration.handlers)
+      steps.push(...(registration.steps ?? []))
     }
-    return { checkers, handlers, databaseId }
+    return { checkers, handlers, steps, databaseId }
   }
 
   /** A welcome came. */

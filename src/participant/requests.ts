@@ -36,6 +36,7 @@ const RETRY_BACKOFF = { delayMs: 50, delayMsMax: 2000 }
 /** "Not now": nothing was done, and every command is harmless to send again under its ids. */
 const NOT_NOW: ReadonlySet<ErrorCode> = new Set([
   'overloaded',
+  'definitionMissing',
   'notOwner',
   'storeUnavailable',
   'shuttingDown',

@@ -1,20 +1,31 @@
-import type { CheckBackRequest, CheckBackResponse, DeliverRequest, DeliverResponse } from '../core/api.ts'
+import type {
+  CheckBackRequest,
+  CheckBackResponse,
+  DeliverRequest,
+  DeliverResponse,
+  StepRequest,
+  StepResponse,
+} from '../core/api.ts'
 import { EscrowError } from '../core/errors.ts'
 import { parseName } from '../core/ids.ts'
 import type { Runtime } from '../core/runtime.ts'
+import { checkSchema } from '../core/saga/schema.ts'
 import { askChecker, type TransactionChecker, unknownAnswer } from './checker.ts'
 import { Deadlines } from './deadlines.ts'
 import { IncomingMessage, type MessageHandler } from './received-message.ts'
 import { boundedText, Refusal, thrownText } from './refusal.ts'
+import { runStep, type StepBarrier } from './run-step.ts'
+import { IncomingStep, type Step } from './step.ts'
 import { withTrace } from './tracing.ts'
 
-/** The handlers of a participant, by name. */
-export type Handlers = Readonly<Record<string, MessageHandler>>
+/** What a participant does, by name: a function takes messages, an object with `action` or `compensation` is a step of sagas. */
+export type Handlers = Readonly<Record<string, MessageHandler | Step>>
 
 /** How many calls may run at once, of each class. */
 export interface ServingBounds {
   readonly deliveriesMax: number
   readonly checkBacksMax: number
+  readonly stepsMax: number
 }
 
 interface Call {
@@ -24,20 +35,33 @@ interface Call {
 
 const DELIVERED: DeliverResponse = { outcome: 'delivered', error: '' }
 
+/** The barrier behind handlers and steps. */
+export interface BarrierOfHandlers extends Partial<StepBarrier> {
+  readonly databaseId: string
+  readonly checker?: TransactionChecker | undefined
+}
+
+interface ServedStep {
+  readonly step: Step
+  readonly barrier: BarrierOfHandlers | undefined
+}
+
 /**
- * Runs handlers and checkers. Every call is answered exactly once, at the latest when its time has passed; what a handler
+ * Runs handlers, steps and checkers. Every call is answered exactly once, at the latest when its time has passed; what a handler
  * says after that is dropped. No method throws.
  */
 export class Serving {
   readonly #runtime: Runtime
   readonly #bounds: ServingBounds
   readonly #handlers = new Map<string, MessageHandler>()
+  readonly #steps = new Map<string, ServedStep>()
   readonly #checkers = new Map<string, TransactionChecker>()
   readonly #detach = new Map<TransactionChecker, () => void>()
   readonly #calls = new Set<Call>()
   readonly #deadlines: Deadlines
   #deliveries = 0
   #checkBacks = 0
+  #runningSteps = 0
   #whenIdle: (() => void) | undefined
 
   constructor(runtime: Runtime, bounds: ServingBounds) {
@@ -51,17 +75,20 @@ export class Serving {
     return this.#calls.size
   }
 
-  /** Serves these handlers from now on. Throws `invalidArgument`, also for a name that is taken. */
-  addHandlers(handlers: Handlers): void {
-    const names = Object.keys(handlers)
-    for (const name of names) {
-      parseName('handler', name)
-      if (typeof handlers[name] !== 'function')
-        throw new EscrowError('invalidArgument', `handler ${name} is not a function`)
+  /** Serves these handlers and steps from now on. Throws `invalidArgument`, also for a name that is taken. */
+  addHandlers(handlers: Handlers, barrier?: BarrierOfHandlers): void {
+    const { messages, steps } = parseHandlers(handlers)
+    for (const [name] of messages) {
       if (this.#handlers.has(name))
         throw new EscrowError('invalidArgument', `handler ${name} is registered already`)
     }
-    for (const name of names) this.#handlers.set(name, handlers[name] as MessageHandler)
+    for (const [name] of steps) {
+      if (this.#steps.has(name))
+        throw new EscrowError('invalidArgument', `step ${name} is registered already`)
+    }
+    for (const [name, handler] of messages) this.#handlers.set(name, handler)
+    for (const [name, step] of steps) this.#steps.set(name, { step, barrier })
+    if (barrier?.checker !== undefined) this.attach(barrier.checker)
   }
 
   /** Serves this checker from now on. Throws `invalidArgument`, also for a name that is taken. */
@@ -81,8 +108,9 @@ export class Serving {
     this.#detach.set(checker, checker.attach(this.#runtime))
   }
 
-  removeHandlers(names: Iterable<string>): void {
-    for (const name of names) this.#handlers.delete(name)
+  removeHandlers(handlers: Handlers): void {
+    for (const [name, handler] of Object.entries(handlers))
+      (typeof handler === 'function' ? this.#handlers : this.#steps).delete(name)
   }
 
   removeChecker(name: string): void {
@@ -144,6 +172,30 @@ export class Serving {
     })
   }
 
+  /** Runs a step, or undoes it. */
+  step(request: StepRequest, done: (response: StepResponse) => void): void {
+    const failed = (code: string, error: string): void =>
+      done({ outcome: 'failed', result: undefined, code, error })
+    const served = this.#steps.get(request.step)
+    if (served === undefined)
+      return failed('unknownStep', `there is no step ${boundedText(request.step)} here`)
+    const { stepsMax } = this.#bounds
+    if (this.#runningSteps >= stepsMax) return failed('overloaded', `stepsMax of ${stepsMax} is reached`)
+    this.#runningSteps++
+    const call = new IncomingStep(request)
+    const finish = this.#begin(request.timeoutMs, (response: StepResponse | undefined) => {
+      if (response !== undefined) return done(response)
+      const error = `the step did not answer within ${request.timeoutMs} ms`
+      call.expire(new EscrowError('deadlineExceeded', error))
+      // It may have done its work: unknown, not failed.
+      done({ outcome: 'unknown', result: undefined, code: '', error })
+    })
+    runStep(served.step, call, served.barrier).then((response) => {
+      this.#runningSteps--
+      finish(response)
+    })
+  }
+
   // What is answered late still counts as running above: a handler that hangs takes its place in the window for good.
   #begin<R>(timeoutMs: number, done: (response: R | undefined) => void): (response: R) => void {
     const call: Call = { deadline: this.#runtime.monotonic() + timeoutMs, expire: () => end(undefined) }
@@ -192,5 +244,43 @@ async function runHandler(handler: MessageHandler, message: IncomingMessage): Pr
     return DELIVERED
   } catch (error) {
     return { outcome: error instanceof Refusal ? 'refused' : 'failed', error: thrownText(error) }
+  }
+}
+
+/** The names under which handlers are registered. */
+export function namesOf(handlers: Handlers): { readonly handlers: string[]; readonly steps: string[] } {
+  const entries = Object.entries(handlers)
+  const names = (isStep: boolean): string[] =>
+    entries.filter(([, each]) => (typeof each === 'object') === isStep).map(([name]) => name)
+  return { handlers: names(false), steps: names(true) }
+}
+
+function parseHandlers(handlers: Handlers) {
+  const messages: [string, MessageHandler][] = []
+  const steps: [string, Step][] = []
+  for (const [name, handler] of Object.entries(handlers)) {
+    if (typeof handler === 'function') {
+      parseName('handler', name)
+      messages.push([name, handler])
+    } else {
+      parseName('step', name)
+      checkStep(name, handler)
+      steps.push([name, handler])
+    }
+  }
+  return { messages, steps }
+}
+
+function checkStep(name: string, step: Step): void {
+  const isFunction = (part: unknown): boolean => part === undefined || typeof part === 'function'
+  const { action, compensation } = step ?? {}
+  if ((action ?? compensation) === undefined || !isFunction(action) || !isFunction(compensation)) {
+    throw new EscrowError(
+      'invalidArgument',
+      `${name} is neither a function, which takes messages, nor a step with an action or a compensation`,
+    )
+  }
+  for (const part of ['input', 'result'] as const) {
+    if (step[part] !== undefined) checkSchema(step[part], `the ${part} of step ${name}`)
   }
 }

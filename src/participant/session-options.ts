@@ -13,6 +13,8 @@ export interface SessionOptions {
   readonly deliveriesMax?: number | undefined
   /** How many check-backs it takes at once. Default 64; 0-65,536. */
   readonly checkBacksMax?: number | undefined
+  /** How many calls of steps it takes at once. Default 256; 0-65,536. */
+  readonly stepsMax?: number | undefined
   /** How long `connect` tries until the first welcome. Default 10,000; 1-3,600,000. */
   readonly connectTimeoutMs?: number | undefined
   /** How long `close` waits for what is unanswered. Default 5,000; 0-3,600,000. */
@@ -30,6 +32,7 @@ export function parseSessionOptions(options: SessionOptions) {
     service: parseName('service', options.service),
     deliveriesMax: bounded('deliveriesMax', options.deliveriesMax ?? 256, 0, 65_536),
     checkBacksMax: bounded('checkBacksMax', options.checkBacksMax ?? 64, 0, 65_536),
+    stepsMax: bounded('stepsMax', options.stepsMax ?? 256, 0, 65_536),
     connectTimeoutMs: bounded('connectTimeoutMs', options.connectTimeoutMs ?? 10_000, 1, 3_600_000),
     closeTimeoutMs: bounded('closeTimeoutMs', options.closeTimeoutMs ?? 5000, 0, 3_600_000),
     onConnection: options.onConnection,

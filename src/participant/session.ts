@@ -1,18 +1,4 @@
-import type {
-  CommitRequest,
-  ExecutionRef,
-  ListRequest,
-  ListResponse,
-  Operation,
-  Operations,
-  PrepareRequest,
-  PrepareResponse,
-  RetryRequest,
-  RollbackRequest,
-  StatusResponse,
-  TransactionRef,
-  TransactionView,
-} from '../core/api.ts'
+import type { Operation, Operations } from '../core/api.ts'
 import { DEFAULT_LIMITS, type Limits } from '../core/envelope.ts'
 import { EscrowError } from '../core/errors.ts'
 import { mintTransactionId, orderingKeyRouting } from '../core/ids.ts'
@@ -24,9 +10,9 @@ import type { LocalTransaction, TransactionRequest } from './local-transaction.t
 import { Registrations } from './registrations.ts'
 import { type RequestOptions, Requests } from './requests.ts'
 import { sendInTransaction, type TransactionResult } from './send-in-transaction.ts'
-import { type Handlers, Serving } from './serving.ts'
+import { type BarrierOfHandlers, type Handlers, namesOf, Serving } from './serving.ts'
+import { SessionOperations } from './session-operations.ts'
 import { parseSessionOptions, type SessionOptions } from './session-options.ts'
-import { activeTrace } from './tracing.ts'
 
 /** How long a draining coordinator is given to answer what it has. */
 const DRAIN_TIMEOUT_MS = 5000
@@ -36,7 +22,7 @@ const DRAIN_TIMEOUT_MS = 5000
  * the same order. Requests reject with `EscrowError`: `disconnected` or `deadlineExceeded` when nothing was done,
  * `uncertain` when nobody knows, `overloaded` when 65,536 requests are unanswered, or what the coordinator answered.
  */
-export class Session {
+export class Session extends SessionOperations {
   readonly namespace: string
   readonly service: string
   readonly #runtime: Runtime
@@ -57,15 +43,16 @@ export class Session {
 
   /** Use `connect`. */
   constructor(open: OpenStream, options: SessionOptions) {
+    super()
     const settings = parseSessionOptions(options)
-    const { runtime, deliveriesMax, checkBacksMax, onConnection } = settings
+    const { runtime, deliveriesMax, checkBacksMax, stepsMax, onConnection } = settings
     this.namespace = settings.namespace
     this.service = settings.service
     this.#closeTimeoutMs = settings.closeTimeoutMs
     this.#connectTimeoutMs = settings.connectTimeoutMs
     this.#runtime = runtime
     this.#requests = new Requests(runtime)
-    this.#serving = new Serving(runtime, { deliveriesMax, checkBacksMax })
+    this.#serving = new Serving(runtime, { deliveriesMax, checkBacksMax, stepsMax })
     this.#registrations = new Registrations()
     this.#connection = new Connection({
       open,
@@ -77,6 +64,7 @@ export class Session {
         service: this.service,
         deliveriesMax,
         checkBacksMax,
+        stepsMax,
         previousSession,
         registration: this.#registrations.forHello(),
       }),
@@ -160,6 +148,11 @@ export class Session {
           this.#answer(link, { type: 'checkBackAnswer', callId: item.callId, response })
         })
         break
+      case 'step':
+        this.#serving.step(item.request, (response) => {
+          this.#answer(link, { type: 'stepAnswer', callId: item.callId, response })
+        })
+        break
       default:
       // The connection has seen the welcome and the drain itself.
     }
@@ -212,7 +205,8 @@ export class Session {
     const parsed = toChecker(checker)
     this.#serving.addChecker(name, parsed)
     try {
-      await this.#registrations.add({ checkers: [name], handlers: [], databaseId: parsed.databaseId ?? '' })
+      const databaseId = parsed.databaseId ?? ''
+      await this.#registrations.add({ checkers: [name], handlers: [], steps: [], databaseId })
     } catch (error) {
       this.#serving.removeChecker(name)
       throw error
@@ -220,8 +214,9 @@ export class Session {
   }
 
   /**
-   * Serves handlers, each reached as `service/handler`. With the barrier that stands behind them, further attempts of a
-   * message come only to those who have the same database. Resolves when the names are durable; rejects as `registerChecker`.
+   * Serves handlers, each reached as `service/handler`, and steps of sagas. With the barrier that stands behind them,
+   * further attempts, and compensations, come only to those who have the same database. Resolves when the names are
+   * durable; rejects as `registerChecker`.
    */
   async registerHandlers(
     handlers: Handlers,
@@ -229,16 +224,15 @@ export class Session {
   ): Promise<void> {
     this.#refuseClosed()
     const { barrier } = options
-    this.#serving.addHandlers(handlers)
-    if (barrier?.checker !== undefined) this.#serving.attach(barrier.checker)
+    this.#serving.addHandlers(handlers, barrier)
     try {
       await this.#registrations.add({
         checkers: [],
-        handlers: Object.keys(handlers),
+        ...namesOf(handlers),
         databaseId: barrier?.databaseId ?? '',
       })
     } catch (error) {
-      this.#serving.removeHandlers(Object.keys(handlers))
+      this.#serving.removeHandlers(handlers)
       throw error
     }
   }
@@ -247,75 +241,15 @@ export class Session {
     if (this.#closing !== undefined) throw new EscrowError('disconnected', 'the session is closed')
   }
 
-  /** Holds messages. Durable once it resolves; repeated under the same id, it answers the same. */
-  prepare(request: PrepareRequest, options: RequestOptions = {}): Promise<PrepareResponse> {
-    const id = request.id || this.#mintId(request.orderingKey)
-    if (id instanceof EscrowError) return Promise.reject(id)
-    return this.#submit('prepare', { ...request, id, trace: request.trace ?? activeTrace() }, options)
-  }
-
-  // Minted when the request is made and sent in that order: the coordinator knows this session's next id without a look-up.
-  #mintId(orderingKey: string | undefined): string | EscrowError {
+  protected override mintId(orderingKey: string | undefined): string {
     let routing: string
-    if (orderingKey) {
-      try {
-        routing = orderingKeyRouting(orderingKey)
-      } catch (error) {
-        return EscrowError.from(error)
-      }
-    } else {
-      routing = this.#routings[this.#counter % this.#routings.length] ?? this.#session
-    }
+    if (orderingKey) routing = orderingKeyRouting(orderingKey)
+    else routing = this.#routings[this.#counter % this.#routings.length] ?? this.#session
     this.#counter++
     return mintTransactionId(routing, this.#session, this.#counter)
   }
 
-  /** Says that the local transaction committed. Durable and irrevocable once it resolves; harmless to repeat. */
-  commit(request: CommitRequest, options: RequestOptions = {}): Promise<StatusResponse> {
-    return this.#submit('commit', request, options)
-  }
-
-  /** Says that the local transaction rolled back. Durable and irrevocable once it resolves; harmless to repeat. */
-  rollback(request: RollbackRequest, options: RequestOptions = {}): Promise<StatusResponse> {
-    return this.#submit('rollback', request, options)
-  }
-
-  /** Says that nobody knows how the local transaction ended: its checker is asked at once. */
-  requestCheckBack(request: TransactionRef, options: RequestOptions = {}): Promise<StatusResponse> {
-    return this.#submit('requestCheckBack', request, options)
-  }
-
-  /** Reads one transaction, exactly. */
-  get(request: TransactionRef, options: RequestOptions = {}): Promise<TransactionView> {
-    return this.#submit('get', request, options)
-  }
-
-  /** Lists transactions as they were at the time that the answer names. */
-  list(request: ListRequest = {}, options: RequestOptions = {}): Promise<ListResponse> {
-    return this.#submit('list', request, options)
-  }
-
-  /** Resolves when the transaction has ended or is parked. Default time-out 300,000 ms. */
-  wait(request: TransactionRef, options: RequestOptions = {}): Promise<TransactionView> {
-    return this.#submit('wait', request, options)
-  }
-
-  /** Tries again what is parked. */
-  retry(request: RetryRequest, options: RequestOptions = {}): Promise<StatusResponse> {
-    return this.#submit('retry', request, options)
-  }
-
-  /** Gives up one parked execution. */
-  skip(request: ExecutionRef, options: RequestOptions = {}): Promise<StatusResponse> {
-    return this.#submit('skip', request, options)
-  }
-
-  /** Undoes a parked saga. */
-  compensate(request: ExecutionRef, options: RequestOptions = {}): Promise<StatusResponse> {
-    return this.#submit('compensate', request, options)
-  }
-
-  #submit<Op extends Operation>(
+  protected override submit<Op extends Operation>(
     op: Op,
     request: Operations[Op]['request'],
     options: RequestOptions,
@@ -369,12 +303,6 @@ export class Session {
     this.#registrations.close(error)
     this.#connection.close()
   }
-}
-
-/** The barrier behind handlers. */
-export interface BarrierOfHandlers {
-  readonly databaseId: string
-  readonly checker?: Parameters<Serving['attach']>[0] | undefined
 }
 
 function quietly(work: () => void): void {

@@ -1,6 +1,6 @@
 /**
- * Calls to participants that listen: a delivery or a check-back each is one request to `escrow.v1.ParticipantService`,
- * over gRPC or over HTTP with JSON. The outcome is the enum in the answer, and nothing else is:
+ * Calls to participants that listen: a delivery, a check-back or a step each is one request to
+ * `escrow.v1.ParticipantService`, over gRPC or over HTTP with JSON. The outcome is the enum in the answer, and nothing else is:
  *
  * | what happened                                                    | outcome     |
  * |------------------------------------------------------------------|-------------|
@@ -20,15 +20,18 @@ import {
   toBinary,
   toJsonString,
 } from '@bufbuild/protobuf'
-import type { CheckBackRequest, DeliverRequest } from '../core/api.ts'
+import type { CheckBackRequest, DeliverRequest, StepRequest } from '../core/api.ts'
 import { unreachable } from '../core/errors.ts'
 import { parseListenerUrl } from '../core/listener-url.ts'
 import type { CheckBackOutcome, DeliveryOutcome } from '../engine/outlet.ts'
+import type { StepOutcome } from '../engine/step-outlet.ts'
 import {
   checkBackRequestToProto,
   checkBackResponseFromProto,
   deliverRequestToProto,
   deliverResponseFromProto,
+  stepRequestToProto,
+  stepResponseFromProto,
 } from '../wire/convert.ts'
 import {
   CheckBackRequestSchema,
@@ -36,11 +39,14 @@ import {
   DeliverRequestSchema,
   DeliverResponseSchema,
   ParticipantService,
+  StepRequestSchema,
+  StepResponseSchema,
 } from '../wire/gen/escrow/v1/participant_pb.ts'
 import type { CallTransport, OutgoingCall } from './call-transport.ts'
 import { GrpcTransport } from './grpc-transport.ts'
 import { HttpTransport } from './http-transport.ts'
 import type { Caller } from './listener-receiver.ts'
+import { boundedStepResponse, unknownStep } from './step-response.ts'
 import { traceHeaders } from './trace.ts'
 
 /** How a participant that listens is called. */
@@ -97,6 +103,17 @@ export class ListenerCaller implements Caller {
     })
   }
 
+  step(request: StepRequest, done: (outcome: StepOutcome) => void): void {
+    this.#call({
+      name: ParticipantService.method.step.name,
+      request,
+      encode: () => this.#encode(StepRequestSchema, stepRequestToProto(request)),
+      decode: (body) => boundedStepResponse(stepResponseFromProto(this.#decode(StepResponseSchema, body))),
+      unknown: (error): StepOutcome => unknownStep(error),
+      done,
+    })
+  }
+
   /** Ends what is under way as unknown. Nothing may be sent afterwards. */
   close(): void {
     this.#transport.close()
@@ -149,7 +166,7 @@ export class ListenerCaller implements Caller {
 
 interface Call<Outcome> {
   readonly name: string
-  readonly request: DeliverRequest | CheckBackRequest
+  readonly request: DeliverRequest | CheckBackRequest | StepRequest
   encode(): Uint8Array | string
   decode(body: Buffer): Outcome
   unknown(error: string): Outcome

@@ -9,10 +9,11 @@
  *
  * Without the pause, what nobody can be sent would be tried again at once, for ever.
  */
-import type { CheckBackRequest, DeliverRequest } from '../core/api.ts'
+import type { CheckBackRequest, DeliverRequest, StepRequest } from '../core/api.ts'
 import { boundMs } from '../core/backoff.ts'
 import type { Runtime } from '../core/runtime.ts'
 import type { CheckBackOutcome, DeliveryOutcome } from '../engine/outlet.ts'
+import type { StepOutcome } from '../engine/step-outlet.ts'
 import type { Receiver, Receivers } from './receivers.ts'
 
 const AWAY_BACKOFF = { delayMs: 200, delayMsMax: 10_000 }
@@ -24,6 +25,7 @@ export interface Caller {
   /** `noSession` tells that no connection came about. */
   deliver(request: DeliverRequest, done: (outcome: DeliveryOutcome) => void): void
   checkBack(request: CheckBackRequest, done: (outcome: CheckBackOutcome) => void): void
+  step(request: StepRequest, done: (outcome: StepOutcome) => void): void
   /** Ends what is under way as unknown. */
   close(): void
 }
@@ -58,6 +60,10 @@ export class ListenerReceiver implements Receiver {
     return this.#takes
   }
 
+  get takesStep(): boolean {
+    return this.#takes
+  }
+
   get #takes(): boolean {
     if (this.#cancelPause !== undefined) return false
     return this.#misses === 0 ? this.#options.caller.room > 0 : this.#inFlight === 0
@@ -79,6 +85,14 @@ export class ListenerReceiver implements Receiver {
     this.#inFlight++
     this.#options.caller.checkBack(request, (outcome) => {
       this.#ended(receivers, 'outcome' in outcome)
+      done(outcome)
+    })
+  }
+
+  step(request: StepRequest, receivers: Receivers, done: (outcome: StepOutcome) => void): void {
+    this.#inFlight++
+    this.#options.caller.step(request, (outcome) => {
+      this.#ended(receivers, outcome.outcome === 'noSession')
       done(outcome)
     })
   }

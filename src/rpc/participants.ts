@@ -2,10 +2,11 @@
  * The participants that can be called now: those that hold a session, and those that listen. They are chosen in turns,
  * each as long as its window has room; whoever is slow is passed over once its window is full.
  */
-import type { CheckBackRequest, DeliverRequest, Registration } from '../core/api.ts'
+import type { CheckBackRequest, DeliverRequest, Registration, StepRequest } from '../core/api.ts'
 import type { Destination, Namespace } from '../core/ids.ts'
 import type { Runtime } from '../core/runtime.ts'
 import type { CheckBackOutcome, DeliveryOutcome, Outlet, Route } from '../engine/outlet.ts'
+import type { StepName, StepOutcome, StepOutlet } from '../engine/step-outlet.ts'
 import type { CoordinatorItem } from '../wire/items.ts'
 import { type Caller, ListenerReceiver } from './listener-receiver.ts'
 import { type Choice, type Receiver, Receivers } from './receivers.ts'
@@ -31,22 +32,27 @@ export interface Participation {
 export interface SessionWindow {
   readonly deliveriesMax: number
   readonly checkBacksMax: number
+  readonly stepsMax: number
   send(item: CoordinatorItem): void
 }
 
 interface Scope {
   readonly destinations: Map<string, Receivers>
   readonly checkers: Map<string, Receivers>
+  /** By `service/step`. */
+  readonly steps: Map<string, Receivers>
 }
 
 type RoomCallback = Parameters<Outlet['onRoom']>[0]
+type StepRoomCallback = Parameters<StepOutlet['onStepRoom']>[0]
 
-export class Participants implements Outlet {
+export class Participants implements Outlet, StepOutlet {
   readonly #runtime: Pick<Runtime, 'monotonic' | 'setTimer' | 'defer'>
   readonly #scopes = new Map<string, Scope>()
   readonly #sessions = new Set<SessionCalls>()
   readonly #room = new Set<Receivers>()
   #onRoom: RoomCallback = () => {}
+  #onStepRoom: StepRoomCallback = () => {}
   #nextSweepMs = Number.POSITIVE_INFINITY
   #isTicking = false
   #answersDropped = 0
@@ -91,8 +97,32 @@ export class Participants implements Outlet {
     )
   }
 
+  routeStep(
+    namespace: Namespace,
+    { service, step }: StepName,
+    databaseId: string | undefined,
+  ): Route | undefined {
+    return this.#scopes.get(namespace)?.steps.get(`${service}/${step}`)?.choose(databaseId).member
+  }
+
+  step(request: StepRequest, databaseId: string, done: (outcome: StepOutcome) => void): void {
+    const name = `${request.service}/${request.step}`
+    const receivers = this.#scopes.get(request.namespace)?.steps.get(name)
+    const choice = receivers?.choose(databaseId)
+    if (receivers !== undefined && choice?.member !== undefined) {
+      return choice.member.receiver.step(request, receivers, done)
+    }
+    this.#runtime.defer(() =>
+      done({ outcome: 'noSession', error: whyNot(`step ${name}`, databaseId, choice) }),
+    )
+  }
+
   onRoom(callback: RoomCallback): void {
     this.#onRoom = callback
+  }
+
+  onStepRoom(callback: StepRoomCallback): void {
+    this.#onStepRoom = callback
   }
 
   /** A session takes part from now on; it serves what is registered through what this returns. */
@@ -101,6 +131,7 @@ export class Participants implements Outlet {
     const calls = new SessionCalls({
       deliveriesMax: window.deliveriesMax,
       checkBacksMax: window.checkBacksMax,
+      stepsMax: window.stepsMax,
       send: window.send,
       monotonic: () => this.#runtime.monotonic(),
       defer: (callback) => this.#runtime.defer(callback),
@@ -144,13 +175,13 @@ export class Participants implements Outlet {
   #serve(
     namespace: Namespace,
     service: string,
-    { handlers, checkers, databaseId }: Registration,
+    { handlers, checkers, steps = [], databaseId }: Registration,
     receiver: Receiver,
     lists: Set<Receivers>,
   ): void {
     let scope = this.#scopes.get(namespace)
     if (scope === undefined) {
-      scope = { destinations: new Map(), checkers: new Map() }
+      scope = { destinations: new Map(), checkers: new Map(), steps: new Map() }
       this.#scopes.set(namespace, scope)
     }
     const add = (receivers: Receivers): void => {
@@ -161,6 +192,7 @@ export class Participants implements Outlet {
     for (const handler of handlers)
       add(this.#destination(scope, namespace, `${service}/${handler}` as Destination))
     for (const checker of checkers) add(this.#checker(scope, namespace, checker))
+    for (const step of steps) add(this.#step(scope, namespace, { service, step }))
   }
 
   #destination({ destinations }: Scope, namespace: Namespace, destination: Destination): Receivers {
@@ -177,6 +209,16 @@ export class Participants implements Outlet {
     if (receivers === undefined) {
       receivers = new Receivers('takesCheckBack', () => this.#onRoom(namespace, { checker }))
       checkers.set(checker, receivers)
+    }
+    return receivers
+  }
+
+  #step({ steps }: Scope, namespace: Namespace, name: StepName): Receivers {
+    const key = `${name.service}/${name.step}`
+    let receivers = steps.get(key)
+    if (receivers === undefined) {
+      receivers = new Receivers('takesStep', () => this.#onStepRoom(namespace, name))
+      steps.set(key, receivers)
     }
     return receivers
   }

@@ -1,6 +1,7 @@
 /** Who serves one name, in turns. */
-import type { CheckBackRequest, DeliverRequest } from '../core/api.ts'
+import type { CheckBackRequest, DeliverRequest, StepRequest } from '../core/api.ts'
 import type { CheckBackOutcome, DeliveryOutcome } from '../engine/outlet.ts'
+import type { StepOutcome } from '../engine/step-outlet.ts'
 
 /** One who can be called: a session, or a participant that listens. */
 export interface Receiver {
@@ -8,10 +9,16 @@ export interface Receiver {
   readonly takesDelivery: boolean
   /** Whether it takes one more check-back now. */
   readonly takesCheckBack: boolean
+  /** Whether it takes one more call of a step now. */
+  readonly takesStep: boolean
   /** Sends; `done` is called exactly once, later. `receivers` gets room once it is done. */
   deliver(request: DeliverRequest, receivers: Receivers, done: (outcome: DeliveryOutcome) => void): void
   checkBack(request: CheckBackRequest, receivers: Receivers, done: (outcome: CheckBackOutcome) => void): void
+  step(request: StepRequest, receivers: Receivers, done: (outcome: StepOutcome) => void): void
 }
+
+/** What receivers are chosen for. */
+export type Takes = 'takesDelivery' | 'takesCheckBack' | 'takesStep'
 
 /** A receiver under one name, with the database behind that name. */
 export interface Member {
@@ -28,17 +35,17 @@ const NONE: Choice = { member: undefined, why: 'none' }
 const OTHER_DATABASE: Choice = { member: undefined, why: 'database' }
 const FULL: Choice = { member: undefined, why: 'full' }
 
-/** The receivers of one destination, or of one checker. */
+/** The receivers of one destination, of one checker, or of one step. */
 export class Receivers {
   readonly #members: Member[] = []
-  readonly #takes: 'takesDelivery' | 'takesCheckBack'
+  readonly #takes: Takes
   /** Tells that there may be room. */
   readonly tellRoom: () => void
   #next = 0
   /** Somebody was turned away since room was told last. */
   wanted = false
 
-  constructor(takes: 'takesDelivery' | 'takesCheckBack', tellRoom: () => void) {
+  constructor(takes: Takes, tellRoom: () => void) {
     this.#takes = takes
     this.tellRoom = tellRoom
   }
@@ -61,7 +68,8 @@ export class Receivers {
   /**
    * The next one in turn that has room. With a database only those that told the same one. With the empty one only
    * checkers without: a barrier knows nothing of a local transaction that has no row, and would roll it back. Receivers of
-   * deliveries without one are merely preferred: what is repeated without a barrier had better not go to two databases. Hot.
+   * deliveries and steps without one are merely preferred: what is repeated without a barrier had better not go to two
+   * databases. Hot.
    */
   choose(databaseId: string | undefined): Choice {
     const count = this.#members.length

@@ -6,14 +6,25 @@
  * | asked     | the caller waits                                | its answer; its time-out → abandoned; a lost session  |
  * | abandoned | the caller was told `unknown`; the place in the window is still taken, because the participant is at it | its answer, which is dropped; after 60 s; a lost session |
  */
-import type { CheckBackRequest, CheckBackResponse, DeliverRequest, DeliverResponse } from '../core/api.ts'
+import type {
+  CheckBackRequest,
+  CheckBackResponse,
+  DeliverRequest,
+  DeliverResponse,
+  StepRequest,
+  StepResponse,
+} from '../core/api.ts'
 import { EscrowError } from '../core/errors.ts'
 import type { CheckBackOutcome, DeliveryOutcome } from '../engine/outlet.ts'
+import type { StepOutcome } from '../engine/step-outlet.ts'
 import type { CoordinatorItem } from '../wire/items.ts'
 import type { Receiver, Receivers } from './receivers.ts'
+import { boundedStepResponse, unknownStep } from './step-response.ts'
 
 /** Bodies that one session may have unanswered, in bytes, beside one more: what it doesn't read is kept in memory. */
 export const DELIVERY_BYTES_MAX = 16 << 20
+/** The same of the inputs and results that calls of steps carry. */
+export const STEP_BYTES_MAX = 16 << 20
 /** A handler that never ends gives its place back after this long beyond its time-out. */
 export const ABANDONED_MS_MAX = 60_000
 
@@ -33,11 +44,46 @@ interface Pending {
 type Ended =
   | { readonly kind: 'delivery'; readonly done: (outcome: DeliveryOutcome) => void }
   | { readonly kind: 'checkBack'; readonly done: (outcome: CheckBackOutcome) => void }
+  | { readonly kind: 'step'; readonly done: (outcome: StepOutcome) => void }
+
+/** The places of one class of calls. */
+class Window {
+  readonly #callsMax: number
+  readonly #bytesMax: number
+  #calls = 0
+  #bytes = 0
+
+  constructor(callsMax: number, bytesMax: number) {
+    this.#callsMax = callsMax
+    this.#bytesMax = bytesMax
+  }
+
+  /** However long one call is: a class always takes it when nothing else is under way. */
+  get hasRoom(): boolean {
+    return this.#calls < this.#callsMax && this.#bytes < this.#bytesMax
+  }
+
+  take(bytes: number): void {
+    this.#calls++
+    this.#bytes += bytes
+  }
+
+  free(bytes: number): void {
+    this.#calls--
+    this.#bytes -= bytes
+  }
+
+  clear(): void {
+    this.#calls = 0
+    this.#bytes = 0
+  }
+}
 
 /** What the calls of a session need. */
 export interface SessionCallsOptions {
   readonly deliveriesMax: number
   readonly checkBacksMax: number
+  readonly stepsMax: number
   send(item: CoordinatorItem): void
   /** Monotonic milliseconds. */
   monotonic(): number
@@ -53,14 +99,17 @@ export interface SessionCallsOptions {
 export class SessionCalls implements Receiver {
   readonly #options: SessionCallsOptions
   readonly #pending = new Map<number, Pending>()
+  readonly #windows: { readonly [Kind in Ended['kind']]: Window }
   #nextCallId = 1
-  #deliveries = 0
-  #deliveryBytes = 0
-  #checkBacks = 0
   #isOpen = true
 
   constructor(options: SessionCallsOptions) {
     this.#options = options
+    this.#windows = {
+      delivery: new Window(options.deliveriesMax, DELIVERY_BYTES_MAX),
+      checkBack: new Window(options.checkBacksMax, 1),
+      step: new Window(options.stepsMax, STEP_BYTES_MAX),
+    }
   }
 
   /** Calls whose place is taken. */
@@ -69,15 +118,15 @@ export class SessionCalls implements Receiver {
   }
 
   get takesDelivery(): boolean {
-    return (
-      this.#isOpen &&
-      this.#deliveries < this.#options.deliveriesMax &&
-      this.#deliveryBytes < DELIVERY_BYTES_MAX
-    )
+    return this.#isOpen && this.#windows.delivery.hasRoom
   }
 
   get takesCheckBack(): boolean {
-    return this.#isOpen && this.#checkBacks < this.#options.checkBacksMax
+    return this.#isOpen && this.#windows.checkBack.hasRoom
+  }
+
+  get takesStep(): boolean {
+    return this.#isOpen && this.#windows.step.hasRoom
   }
 
   /** Takes no new calls. */
@@ -93,8 +142,6 @@ export class SessionCalls implements Receiver {
       // It fits no frame. That is no attempt that a participant saw, but one more would end the same way.
       return this.#options.defer(() => done({ outcome: 'failed', error: textOf(error) }))
     }
-    this.#deliveries++
-    this.#deliveryBytes += request.body.length
     this.#add(callId, receivers, request.body.length, request.timeoutMs, { kind: 'delivery', done })
   }
 
@@ -109,11 +156,23 @@ export class SessionCalls implements Receiver {
     } catch (error) {
       return this.#options.defer(() => done({ resolution: 'unknown', bodies: [], error: textOf(error) }))
     }
-    this.#checkBacks++
     this.#add(callId, receivers, 0, request.timeoutMs, { kind: 'checkBack', done })
   }
 
+  step(request: StepRequest, receivers: Receivers, done: (outcome: StepOutcome) => void): void {
+    const callId = this.#nextCallId++
+    try {
+      this.#options.send({ type: 'step', callId, request })
+    } catch (error) {
+      const failed: StepOutcome = { outcome: 'failed', code: codeOf(error), error: textOf(error) }
+      return this.#options.defer(() => done(failed))
+    }
+    const bytes = (request.input?.length ?? 0) + (request.result?.length ?? 0)
+    this.#add(callId, receivers, bytes, request.timeoutMs, { kind: 'step', done })
+  }
+
   #add(callId: number, receivers: Receivers, bytes: number, timeoutMs: number, end: Ended): void {
+    this.#windows[end.kind].take(bytes)
     const dueMs = this.#options.monotonic() + timeoutMs
     this.#pending.set(callId, { kind: end.kind, receivers, bytes, timeoutMs, dueMs, end })
     this.#options.expect(dueMs)
@@ -132,6 +191,12 @@ export class SessionCalls implements Receiver {
     if (end?.kind === 'checkBack') end.done({ ...response, error: response.error.slice(0, ERROR_CHARS_MAX) })
   }
 
+  /** The participant answered a call of a step. */
+  stepAnswered(callId: number, response: StepResponse): void {
+    const end = this.#answered(callId, 'step')
+    if (end?.kind === 'step') end.done(boundedStepResponse(response))
+  }
+
   #answered(callId: number, kind: Ended['kind']): Ended | undefined {
     const pending = this.#pending.get(callId)
     const end = pending?.end
@@ -144,10 +209,7 @@ export class SessionCalls implements Receiver {
 
   #remove(callId: number, pending: Pending): void {
     this.#pending.delete(callId)
-    if (pending.kind === 'delivery') {
-      this.#deliveries--
-      this.#deliveryBytes -= pending.bytes
-    } else this.#checkBacks--
+    this.#windows[pending.kind].free(pending.bytes)
     this.#options.freed(pending.receivers)
   }
 
@@ -175,9 +237,7 @@ export class SessionCalls implements Receiver {
     this.#isOpen = false
     const lost = [...this.#pending.values()]
     this.#pending.clear()
-    this.#deliveries = 0
-    this.#deliveryBytes = 0
-    this.#checkBacks = 0
+    for (const window of Object.values(this.#windows)) window.clear()
     this.#options.defer(() => {
       for (const { end } of lost)
         if (end !== undefined) answerUnknown(end, 'the session was lost before its answer')
@@ -185,9 +245,11 @@ export class SessionCalls implements Receiver {
   }
 }
 
+const codeOf = (error: unknown): string => EscrowError.from(error).code
 const textOf = (error: unknown): string => EscrowError.from(error).message.slice(0, ERROR_CHARS_MAX)
 
 function answerUnknown(end: Ended, error: string): void {
   if (end.kind === 'delivery') end.done({ outcome: 'unknown', error })
+  else if (end.kind === 'step') end.done(unknownStep(error))
   else end.done({ resolution: 'unknown', bodies: [], error })
 }

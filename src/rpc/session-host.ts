@@ -24,7 +24,7 @@ import type {
 } from '../wire/items.ts'
 import type { Participation } from './participants.ts'
 import type { SessionHosts } from './session-hosts.ts'
-import { checkHello, checkRegistration, type Greeting, NAMES_MAX } from './session-names.ts'
+import { checkHello, checkRegistration, countOf, type Greeting, NAMES_MAX } from './session-names.ts'
 
 /** Waits that one session may have unanswered: they take no place in the window. */
 export const WAITS_MAX = 10_000
@@ -110,6 +110,8 @@ export class SessionHost {
         return this.#participation?.calls.deliveryAnswered(item.callId, item.response)
       case 'checkBackAnswer':
         return this.#participation?.calls.checkBackAnswered(item.callId, item.response)
+      case 'stepAnswer':
+        return this.#participation?.calls.stepAnswered(item.callId, item.response)
       case 'register':
         return this.#register(item.number, item.registration)
       case 'hello':
@@ -135,10 +137,11 @@ export class SessionHost {
     this.#participation = participants.join(namespace, service, {
       deliveriesMax: greeting.deliveriesMax,
       checkBacksMax: greeting.checkBacksMax,
+      stepsMax: greeting.stepsMax,
       send: (item) => this.#stream.send(item),
     })
     this.#state = 'open'
-    this.#names = registration.handlers.length + registration.checkers.length
+    this.#names = countOf(registration)
     this.#send({
       type: 'welcome',
       session: opened.session,
@@ -153,7 +156,7 @@ export class SessionHost {
 
   #register(number: number, registration: Registration): void {
     const greeting = this.#greeting as Greeting
-    const names = registration.handlers.length + registration.checkers.length
+    const names = countOf(registration)
     const answer = (error: EscrowError | undefined): void => this.#send({ type: 'registered', number, error })
     try {
       checkRegistration(registration)
@@ -166,7 +169,7 @@ export class SessionHost {
       if (this.#names + names > NAMES_MAX) {
         throw new EscrowError(
           'tooLarge',
-          `a session with more than namesMax of ${NAMES_MAX} handlers and checkers`,
+          `a session with more than namesMax of ${NAMES_MAX} handlers, checkers and steps`,
         )
       }
     } catch (error) {
@@ -236,7 +239,7 @@ export class SessionHost {
 
   /** Nothing can be stored yet under an id that this very session mints next; whatever else comes is looked up. Hot. */
   #isFresh(item: OperationRequest): boolean {
-    if (item.op !== 'prepare' || item.request.id === undefined) return false
+    if ((item.op !== 'prepare' && item.op !== 'startSaga') || item.request.id === undefined) return false
     const counter = mintedCounter(item.request.id, this.session)
     if (counter === undefined || counter < this.#nextCounter) return false
     this.#nextCounter = counter + 1

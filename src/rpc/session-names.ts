@@ -4,7 +4,7 @@ import { EscrowError } from '../core/errors.ts'
 import { type Namespace, parseName, parseNamespace } from '../core/ids.ts'
 import type { HelloItem } from '../wire/items.ts'
 
-/** Handlers and checkers of one session. */
+/** Handlers, checkers and steps of one session. */
 export const NAMES_MAX = 1000
 /** The widest window that is kept to; a wider one counts as this. */
 export const WINDOW_MAX = 65_536
@@ -18,6 +18,7 @@ export interface Greeting {
   readonly service: string
   readonly deliveriesMax: number
   readonly checkBacksMax: number
+  readonly stepsMax: number
   readonly registration: Registration
 }
 
@@ -29,6 +30,7 @@ export function checkHello(hello: HelloItem): Greeting {
     service: parseName('service', hello.service),
     deliveriesMax: Math.min(hello.deliveriesMax, WINDOW_MAX),
     checkBacksMax: Math.min(hello.checkBacksMax, WINDOW_MAX),
+    stepsMax: Math.min(hello.stepsMax, WINDOW_MAX),
     registration,
   }
   if (hello.previousSession.length > PREVIOUS_SESSION_LENGTH_MAX) {
@@ -40,19 +42,26 @@ export function checkHello(hello: HelloItem): Greeting {
     throw noWindow('handlers', 'deliveriesMax')
   if (registration.checkers.length > 0 && greeting.checkBacksMax === 0)
     throw noWindow('checkers', 'checkBacksMax')
+  if ((registration.steps ?? []).length > 0 && greeting.stepsMax === 0) throw noWindow('steps', 'stepsMax')
   return greeting
 }
 
+/** How many names a registration has. */
+export const countOf = ({ handlers, checkers, steps = [] }: Registration): number =>
+  handlers.length + checkers.length + steps.length
+
 /** Checks names. Throws `invalidArgument`, `tooLarge`. */
-export function checkRegistration({ handlers, checkers, databaseId }: Registration): void {
-  if (handlers.length + checkers.length > NAMES_MAX) {
+export function checkRegistration(registration: Registration): void {
+  const { handlers, checkers, steps = [], databaseId } = registration
+  if (countOf(registration) > NAMES_MAX) {
     throw new EscrowError(
       'tooLarge',
-      `${handlers.length + checkers.length} handlers and checkers are over namesMax of ${NAMES_MAX}`,
+      `${countOf(registration)} handlers, checkers and steps are over namesMax of ${NAMES_MAX}`,
     )
   }
   for (const handler of handlers) parseName('handler', handler)
   for (const checker of checkers) parseName('checker', checker)
+  for (const step of steps) parseName('step', step)
   if (databaseId.length > DATABASE_ID_LENGTH_MAX) {
     throw new EscrowError('invalidArgument', `databaseId is longer than ${DATABASE_ID_LENGTH_MAX} characters`)
   }

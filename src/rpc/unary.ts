@@ -1,6 +1,6 @@
 /** Every method of CoordinatorService as gRPC and HTTP both offer it: the door in front of the engine. */
 import { create, type DescMessage, type DescMethod, type MessageShape } from '@bufbuild/protobuf'
-import type { Operation, OperationRequest, Operations, PrepareRequest } from '../core/api.ts'
+import type { Operation, OperationRequest, Operations, PrepareRequest, StartRequest } from '../core/api.ts'
 import type { TraceContext } from '../core/envelope.ts'
 import { EscrowError } from '../core/errors.ts'
 import { parseName, parseNamespace } from '../core/ids.ts'
@@ -90,7 +90,9 @@ export function unaryMethods(options: UnaryOptions): ReadonlyMap<string, UnaryMe
       admit(async () => {
         const deadlineMs = deadlineOf(op, context.timeoutMs, options.now())
         let request = requestFromProto(op, message as never)
-        if (op === 'prepare') request = withTrace(request as PrepareRequest, context.trace) as typeof request
+        if (op === 'prepare' || op === 'startSaga') {
+          request = withTrace(request as PrepareRequest | StartRequest, context.trace) as typeof request
+        }
         const response = await new Promise<Operations[Op]['response']>((resolve, reject) => {
           coordination.request(
             { op, request } as OperationRequest,
@@ -114,7 +116,7 @@ export function unaryMethods(options: UnaryOptions): ReadonlyMap<string, UnaryMe
   }
 
   const operations = Object.keys(OPERATION_SCHEMAS) as Operation[]
-  const methods = operations.map((op) => operation(op, COORDINATOR_SERVICE.method[op]))
+  const methods = operations.map((op) => operation(op, methodOf(op)))
   return new Map([...methods, register].map((method) => [method.path, method]))
 }
 
@@ -129,6 +131,21 @@ export function requestTooLarge(bytes: number, requestBytesMax: number): EscrowE
   )
 }
 
+/** The method of an operation; mostly they have the same name. */
+function methodOf(op: Operation): DescMethod {
+  const { method } = COORDINATOR_SERVICE
+  switch (op) {
+    case 'signal':
+      return method.signalSaga
+    case 'cancel':
+      return method.cancelSaga
+    case 'complete':
+      return method.completeStep
+    default:
+      return method[op]
+  }
+}
+
 const pathOf = (desc: DescMethod): string => `/${desc.parent.typeName}/${desc.name}`
 
 /** The wall clock at which the engine must have answered. Throws `deadlineExceeded` at the door. */
@@ -140,7 +157,10 @@ function deadlineOf(op: Operation, timeoutMs: number | undefined, nowMs: number)
   return nowMs + boundMs - Math.min(ANSWER_MARGIN_MS, Math.floor(boundMs / 10))
 }
 
-function withTrace(request: PrepareRequest, trace: TraceContext): PrepareRequest {
+function withTrace<Request extends PrepareRequest | StartRequest>(
+  request: Request,
+  trace: TraceContext,
+): Request {
   const own = request.trace
   const hasOwn = own !== undefined && (own.traceparent !== '' || own.baggage !== '')
   return hasOwn ? request : { ...request, trace }
@@ -152,6 +172,7 @@ async function registerService(coordination: Coordination, message: RegisterRequ
   const registration = registrationFromProto(message)
   for (const handler of registration.handlers) parseName('handler', handler)
   for (const checker of registration.checkers) parseName('checker', checker)
+  for (const step of registration.steps ?? []) parseName('step', step)
   // Without a URL it doesn't listen: the names are made known, and where it listened before is taken back.
   const url = message.url === '' ? '' : parseListenerUrl(message.url).url
   return coordination.registerUrl(namespace, service, url, registration)

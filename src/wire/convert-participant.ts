@@ -6,8 +6,17 @@ import type {
   DeliverRequest,
   DeliverResponse,
   Registration,
+  StepRequest,
+  StepResponse,
 } from '../core/api.ts'
-import { bodiesFromProto, bodiesToProto, bytesFor, traceFromProto } from './convert-prepare.ts'
+import {
+  bodiesFromProto,
+  bodiesToProto,
+  bytesFor,
+  jsonFor,
+  jsonFrom,
+  traceFromProto,
+} from './convert-prepare.ts'
 import * as proto from './gen/escrow/v1/participant_pb.ts'
 import {
   bigintOf,
@@ -17,6 +26,10 @@ import {
   outcomeOf,
   resolutionNumber,
   resolutionOf,
+  stepOperationNumber,
+  stepOperationOf,
+  stepOutcomeNumber,
+  stepOutcomeOf,
 } from './scalars.ts'
 
 /** The delivery of a message. Throws `invalidArgument` for a time beyond 2^53. */
@@ -108,13 +121,70 @@ export const checkBackResponseToProto = (response: CheckBackResponse): proto.Che
     error: response.error,
   })
 
+/** The call of a message. Throws `invalidArgument` for a time beyond 2^53, and for an operation that isn't known. */
+export function stepRequestFromProto(message: proto.StepRequest): StepRequest {
+  return {
+    namespace: message.namespace,
+    transactionId: message.transactionId,
+    executionId: message.executionId,
+    attempt: message.attempt,
+    service: message.service,
+    step: message.step,
+    operation: stepOperationOf(message.operation),
+    input: jsonFrom(message.input),
+    result: jsonFrom(message.result),
+    isActionDone: message.isActionDone,
+    saga: message.saga,
+    trace: traceFromProto(message.trace),
+    timeoutMs: numberOf('timeout_ms', message.timeoutMs),
+  }
+}
+
+/** The message of a call. */
+export function stepRequestToProto(request: StepRequest): proto.StepRequest {
+  return create(proto.StepRequestSchema, {
+    namespace: request.namespace,
+    transactionId: request.transactionId,
+    executionId: request.executionId,
+    attempt: checkUint32('attempt', request.attempt),
+    service: request.service,
+    step: request.step,
+    operation: stepOperationNumber(request.operation),
+    input: jsonFor(request.input),
+    result: jsonFor(request.result),
+    isActionDone: request.isActionDone,
+    saga: request.saga,
+    trace: { ...request.trace },
+    timeoutMs: bigintOf('timeoutMs', request.timeoutMs),
+  })
+}
+
+/** The answer of a message; an outcome that isn't said, or isn't known, is `unknown`. */
+export const stepResponseFromProto = (message: proto.StepResponse | undefined): StepResponse => ({
+  outcome: stepOutcomeOf(message?.outcome ?? 0),
+  result: message === undefined ? undefined : jsonFrom(message.result),
+  code: message?.code ?? '',
+  error: message?.error ?? '',
+})
+
+/** The message of an answer; `unknown` leaves the outcome unsaid. */
+export const stepResponseToProto = (response: StepResponse): proto.StepResponse =>
+  create(proto.StepResponseSchema, {
+    outcome: stepOutcomeNumber(response.outcome),
+    result: jsonFor(response.result),
+    code: response.code,
+    error: response.error,
+  })
+
 /** The names of a message that registers them. */
 export const registrationFromProto = (message: {
   readonly checkers: readonly string[]
   readonly handlers: readonly string[]
+  readonly steps: readonly string[]
   readonly databaseId: string
 }): Registration => ({
   checkers: message.checkers,
   handlers: message.handlers,
+  steps: message.steps,
   databaseId: message.databaseId,
 })

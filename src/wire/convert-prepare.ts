@@ -65,6 +65,14 @@ export const bodiesToProto = (bodies: readonly FixedBody[]): MessageInitShape<ty
 /** Bytes as protobuf-es types them: it only reads them, so that any kind of buffer behind them will do. */
 export const bytesFor = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => bytes as Uint8Array<ArrayBuffer>
 
+/** JSON in a message; no bytes stand for none, because no JSON is that short. */
+export const jsonFrom = (bytes: Uint8Array): Uint8Array | undefined =>
+  bytes.length === 0 ? undefined : bytes
+
+/** JSON for a message. */
+export const jsonFor = (bytes: Uint8Array | undefined): Uint8Array<ArrayBuffer> =>
+  bytesFor(bytes ?? new Uint8Array(0))
+
 /** A policy of check-backs; a zero field is left out, and takes the coordinator's default. */
 export function checkBackPolicyFrom(message: CheckBackPolicyProto): Partial<CheckBackPolicy> {
   const onExhausted = exhaustedOf(message.onExhausted)

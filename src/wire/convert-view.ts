@@ -3,6 +3,7 @@ import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import type { DeliveryView, TransactionView } from '../core/api.ts'
 import { EscrowError } from '../core/errors.ts'
 import { traceFromProto } from './convert-prepare.ts'
+import { sagaFromProto, sagaInit } from './convert-saga.ts'
 import {
   type Delivery,
   type DeliverySchema,
@@ -39,6 +40,7 @@ export function viewFromProto(message: Transaction | undefined): TransactionView
     reason: message.reason,
     deliveries: message.deliveries.map(deliveryFrom),
     trace: traceFromProto(message.trace),
+    saga: message.saga === undefined ? undefined : sagaFromProto(message.saga),
   }
 }
 
@@ -59,6 +61,7 @@ export function viewToProto(view: TransactionView): Transaction {
     reason: view.reason,
     deliveries: view.deliveries.map(deliveryInit),
     trace: { ...view.trace },
+    ...(view.saga === undefined ? {} : { saga: sagaInit(view.saga) }),
   })
 }
 

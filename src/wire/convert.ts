@@ -5,12 +5,28 @@
 import { create, type DescMessage, type MessageShape } from '@bufbuild/protobuf'
 import type { ExecutionRef, Operation, Operations, TransactionRef } from '../core/api.ts'
 import { bodiesFromProto, bodiesToProto, prepareFromProto, prepareToProto } from './convert-prepare.ts'
+import {
+  cancelFromProto,
+  cancelToProto,
+  completeFromProto,
+  completeToProto,
+  signalFromProto,
+  signalToProto,
+  startedFromProto,
+  startedToProto,
+  startFromProto,
+  startToProto,
+} from './convert-saga.ts'
 import { viewFromProto, viewToProto } from './convert-view.ts'
 import {
+  CancelSagaRequestSchema,
+  CancelSagaResponseSchema,
   CommitRequestSchema,
   CommitResponseSchema,
   CompensateRequestSchema,
   CompensateResponseSchema,
+  CompleteStepRequestSchema,
+  CompleteStepResponseSchema,
   GetRequestSchema,
   GetResponseSchema,
   ListRequestSchema,
@@ -23,12 +39,25 @@ import {
   RetryResponseSchema,
   RollbackRequestSchema,
   RollbackResponseSchema,
+  SignalSagaRequestSchema,
+  SignalSagaResponseSchema,
   SkipRequestSchema,
   SkipResponseSchema,
+  StartSagaRequestSchema,
+  StartSagaResponseSchema,
   WaitRequestSchema,
   WaitResponseSchema,
 } from './gen/escrow/v1/coordinator_pb.ts'
-import { askedStatusOf, bigintOf, checkUint32, numberOf, statusNumber, statusOf } from './scalars.ts'
+import {
+  askedKindOf,
+  askedStatusOf,
+  bigintOf,
+  checkUint32,
+  kindNumber,
+  numberOf,
+  statusNumber,
+  statusOf,
+} from './scalars.ts'
 
 export * from './convert-participant.ts'
 
@@ -44,6 +73,10 @@ export const OPERATION_SCHEMAS = {
   retry: { request: RetryRequestSchema, response: RetryResponseSchema },
   skip: { request: SkipRequestSchema, response: SkipResponseSchema },
   compensate: { request: CompensateRequestSchema, response: CompensateResponseSchema },
+  startSaga: { request: StartSagaRequestSchema, response: StartSagaResponseSchema },
+  signal: { request: SignalSagaRequestSchema, response: SignalSagaResponseSchema },
+  cancel: { request: CancelSagaRequestSchema, response: CancelSagaResponseSchema },
+  complete: { request: CompleteStepRequestSchema, response: CompleteStepResponseSchema },
 } as const satisfies Record<Operation, { request: DescMessage; response: DescMessage }>
 
 type Schemas = typeof OPERATION_SCHEMAS
@@ -114,9 +147,9 @@ const executionInit = (request: ExecutionRef): { namespace: string; id: string; 
 })
 
 /** What the operations share whose answer is a status and nothing else. */
-function statusAnswer<
-  Op extends 'commit' | 'rollback' | 'requestCheckBack' | 'retry' | 'skip' | 'compensate',
->(op: Op): Pick<Converter<Op>, 'responseFrom' | 'responseTo'> {
+function statusAnswer<Op extends Exclude<Operation, 'prepare' | 'startSaga' | 'get' | 'list' | 'wait'>>(
+  op: Op,
+): Pick<Converter<Op>, 'responseFrom' | 'responseTo'> {
   const schema = OPERATION_SCHEMAS[op].response as DescMessage
   return {
     responseFrom: (message) => ({ status: statusOf(message.status) }),
@@ -187,6 +220,10 @@ const CONVERTERS: { readonly [Op in Operation]: Converter<Op> } = {
       statuses: message.statuses.length === 0 ? undefined : message.statuses.map(askedStatusOf),
       limit: message.limit || undefined,
       pageToken: message.pageToken || undefined,
+      kind: askedKindOf(message.kind),
+      saga: message.saga || undefined,
+      businessKey: message.businessKey || undefined,
+      tags: Object.keys(message.tags).length === 0 ? undefined : message.tags,
     }),
     requestTo: (request) =>
       create(ListRequestSchema, {
@@ -194,6 +231,10 @@ const CONVERTERS: { readonly [Op in Operation]: Converter<Op> } = {
         statuses: (request.statuses ?? []).map(statusNumber),
         limit: checkUint32('limit', request.limit ?? 0),
         pageToken: request.pageToken ?? '',
+        kind: kindNumber(request.kind),
+        saga: request.saga ?? '',
+        businessKey: request.businessKey ?? '',
+        tags: { ...request.tags },
       }),
     responseFrom: (message) => ({
       transactions: message.transactions.map(viewFromProto),
@@ -229,6 +270,15 @@ const CONVERTERS: { readonly [Op in Operation]: Converter<Op> } = {
     requestFrom: executionFrom,
     requestTo: (request) => create(CompensateRequestSchema, executionInit(request)),
   },
+  startSaga: {
+    requestFrom: startFromProto,
+    requestTo: startToProto,
+    responseFrom: startedFromProto,
+    responseTo: startedToProto,
+  },
+  signal: { ...statusAnswer('signal'), requestFrom: signalFromProto, requestTo: signalToProto },
+  cancel: { ...statusAnswer('cancel'), requestFrom: cancelFromProto, requestTo: cancelToProto },
+  complete: { ...statusAnswer('complete'), requestFrom: completeFromProto, requestTo: completeToProto },
 }
 
 // TypeScript can't see that an entry of the table belongs to the operation that it was read by.

@@ -4,9 +4,7 @@
  * are skipped, and the fields of a message may stand in any order.
  */
 import type {
-  CheckBackResponse,
   CommitRequest,
-  DeliverResponse,
   Operation,
   OperationRequest,
   OperationResponse,
@@ -16,30 +14,24 @@ import type {
 import { EscrowError } from '../core/errors.ts'
 import { OPERATION_SCHEMAS, requestFromProto, responseFromProto } from './convert.ts'
 import {
-  checkBackDraft,
   type Draft,
-  deliverDraft,
   type LastNames,
   prepareDraft,
-  readCheckBack,
-  readCheckBackResponse,
   readCommit,
-  readDeliver,
-  readDeliverResponse,
   readEntry,
   readPrepare,
   readRef,
   readRollback,
-  throwProblem,
 } from './decode-parts.ts'
+import { completeDraft, readComplete, readSignal, readStart, signalDraft, startDraft } from './decode-saga.ts'
 import { OPERATION_FIELD } from './encode-items.ts'
 import { errorFromProto, readMessage } from './handshake.ts'
 import type { CoordinatorItem, ServiceItem, UnreadableCommandItem } from './items.ts'
-import { malformed, type ProtoReader } from './proto-reader.ts'
+import type { ProtoReader } from './proto-reader.ts'
 import { statusOf } from './scalars.ts'
 
 const OPERATION_BY_TAG: readonly (Operation | undefined)[] = (() => {
-  const byTag: (Operation | undefined)[] = new Array(128).fill(undefined)
+  const byTag: (Operation | undefined)[] = new Array(256).fill(undefined)
   for (const op of Object.keys(OPERATION_FIELD) as Operation[]) byTag[(OPERATION_FIELD[op] << 3) | 2] = op
   return byTag
 })()
@@ -51,7 +43,7 @@ type CommandItem = Extract<ServiceItem, { type: 'command' }>
 type RequestDraft =
   | Exclude<OperationRequest, { op: ColdRequest }>
   | { readonly op: ColdRequest; readonly parts: Uint8Array[] }
-type ColdRequest = 'get' | 'list' | 'wait' | 'retry' | 'skip' | 'compensate'
+type ColdRequest = 'get' | 'list' | 'wait' | 'retry' | 'skip' | 'compensate' | 'cancel'
 
 /** Reads a command. What can be told from others but not carried out is answered alone, and its session goes on. */
 export function readCommand(reader: ProtoReader, names: LastNames): CommandItem | UnreadableCommandItem {
@@ -65,7 +57,7 @@ export function readCommand(reader: ProtoReader, names: LastNames): CommandItem 
     else if (tag === 16) timeoutMs = reader.uint32()
     else {
       const op = OPERATION_BY_TAG[tag]
-      if (op === undefined) reader.skip(tag, 12)
+      if (op === undefined) reader.skip(tag, 16)
       else draft = readRequest(reader, names, op, draft)
     }
   }
@@ -86,6 +78,12 @@ export function readCommand(reader: ProtoReader, names: LastNames): CommandItem 
     case 'rollback':
       return { type: 'command', commandId, timeoutMs, op: draft.op, request: draft.request }
     case 'requestCheckBack':
+      return { type: 'command', commandId, timeoutMs, op: draft.op, request: draft.request }
+    case 'startSaga':
+      return { type: 'command', commandId, timeoutMs, op: draft.op, request: draft.request }
+    case 'signal':
+      return { type: 'command', commandId, timeoutMs, op: draft.op, request: draft.request }
+    case 'complete':
       return { type: 'command', commandId, timeoutMs, op: draft.op, request: draft.request }
     default:
       return readColdCommand(reader, commandId, timeoutMs, draft)
@@ -128,6 +126,21 @@ function readRequest(
       readRef(reader, names, request)
       return { op, request }
     }
+    case 'startSaga': {
+      const request = known?.op === op ? known.request : startDraft()
+      readStart(reader, names, request)
+      return { op, request }
+    }
+    case 'signal': {
+      const request = known?.op === op ? known.request : signalDraft()
+      readSignal(reader, names, request)
+      return { op, request }
+    }
+    case 'complete': {
+      const request = known?.op === op ? known.request : completeDraft()
+      readComplete(reader, names, request)
+      return { op, request }
+    }
     default: {
       const parts = known?.op === op ? known.parts : []
       parts.push(reader.raw())
@@ -163,7 +176,7 @@ type ResultDraft =
   | { readonly op: ColdReply; readonly parts: Uint8Array[] }
 type ColdReply = 'get' | 'list' | 'wait'
 type HotReply = Exclude<Operation, ColdReply>
-type StatusDraft = { id: string; executionId: string; status: number }
+type StatusDraft = { id: string; executionId: string; status: number; version: number }
 type ErrorDraft = { code: string; message: string; retryable: boolean; details: Record<string, string> }
 
 /** Reads the outcome of a command; an outcome that isn't said, or isn't known here, is `uncertain`. */
@@ -177,7 +190,7 @@ export function readReply(reader: ProtoReader, names: LastNames): CoordinatorIte
     else if (tag === 18) draft = readErrorResult(reader, names, draft)
     else {
       const op = OPERATION_BY_TAG[tag]
-      if (op === undefined) reader.skip(tag, 12)
+      if (op === undefined) reader.skip(tag, 16)
       else draft = readResult(reader, op, draft)
     }
   }
@@ -207,6 +220,15 @@ function replyOf(commandId: number, draft: ResultDraft | undefined): Coordinator
         response: { id, executionId, status: statusOf(status) },
       }
     }
+    case 'startSaga': {
+      const { id, executionId, status, version } = draft.response
+      return {
+        type: 'reply',
+        commandId,
+        op: draft.op,
+        response: { id, executionId, status: statusOf(status), version },
+      }
+    }
     case 'get':
     case 'list':
     case 'wait': {
@@ -227,8 +249,9 @@ function readResult(reader: ProtoReader, op: Operation, known: ResultDraft | und
     parts.push(reader.raw())
     return { op, parts }
   }
-  const response = known?.op === op ? known.response : { id: '', executionId: '', status: 0 }
+  const response = known?.op === op ? known.response : { id: '', executionId: '', status: 0, version: 0 }
   if (op === 'prepare') readPrepareResponse(reader, response)
+  else if (op === 'startSaga') readStartResponse(reader, response)
   else readStatusResponse(reader, response)
   return { op, response }
 }
@@ -241,6 +264,19 @@ function readPrepareResponse(reader: ProtoReader, draft: StatusDraft): void {
     else if (tag === 18) draft.executionId = reader.text()
     else if (tag === 24) draft.status = reader.uint32()
     else reader.skip(tag, 3)
+  }
+  reader.leave(outer)
+}
+
+function readStartResponse(reader: ProtoReader, draft: StatusDraft): void {
+  const outer = reader.enter()
+  while (reader.more) {
+    const tag = reader.tag()
+    if (tag === 10) draft.id = reader.text()
+    else if (tag === 18) draft.executionId = reader.text()
+    else if (tag === 24) draft.status = reader.uint32()
+    else if (tag === 32) draft.version = reader.uint32()
+    else reader.skip(tag, 4)
   }
   reader.leave(outer)
 }
@@ -268,67 +304,4 @@ function readErrorResult(reader: ProtoReader, names: LastNames, known: ResultDra
   }
   reader.leave(outer)
   return { op: 'error', error }
-}
-
-/** Reads a delivery and what it is for. */
-export function readDeliveryCall(reader: ProtoReader, names: LastNames): CoordinatorItem {
-  const request = deliverDraft()
-  const callId = readCall(reader, () => readDeliver(reader, names, request))
-  return { type: 'delivery', callId, request }
-}
-
-/** Reads a check-back and what it is about. */
-export function readCheckBackCall(reader: ProtoReader, names: LastNames): CoordinatorItem {
-  const request = checkBackDraft()
-  const callId = readCall(reader, () => readCheckBack(reader, names, request))
-  return { type: 'checkBack', callId, request }
-}
-
-/** Reads a call's id, and has its request read: without one it could not be answered with any sense. */
-function readCall(reader: ProtoReader, read: () => void): number {
-  let callId = 0
-  let found = false
-  const outer = reader.enter()
-  while (reader.more) {
-    const tag = reader.tag()
-    if (tag === 8) callId = reader.counter()
-    else if (tag === 18) {
-      read()
-      found = true
-    } else reader.skip(tag, 2)
-  }
-  reader.leave(outer)
-  throwProblem(reader)
-  if (!found) throw malformed('a call without a request')
-  return callId
-}
-
-/** Reads the answer to a delivery; one without a response is `unknown`. */
-export function readDeliveryAnswer(reader: ProtoReader): ServiceItem {
-  const response: Draft<DeliverResponse> = { outcome: 'unknown', error: '' }
-  let callId = 0
-  const outer = reader.enter()
-  while (reader.more) {
-    const tag = reader.tag()
-    if (tag === 8) callId = reader.counter()
-    else if (tag === 18) readDeliverResponse(reader, response)
-    else reader.skip(tag, 2)
-  }
-  reader.leave(outer)
-  return { type: 'deliveryAnswer', callId, response }
-}
-
-/** Reads the answer to a check-back; one without a response is `unknown`. */
-export function readCheckBackAnswer(reader: ProtoReader): ServiceItem {
-  const response: Draft<CheckBackResponse> = { resolution: 'unknown', bodies: [], error: '' }
-  let callId = 0
-  const outer = reader.enter()
-  while (reader.more) {
-    const tag = reader.tag()
-    if (tag === 8) callId = reader.counter()
-    else if (tag === 18) readCheckBackResponse(reader, response)
-    else reader.skip(tag, 2)
-  }
-  reader.leave(outer)
-  return { type: 'checkBackAnswer', callId, response }
 }

@@ -31,6 +31,9 @@ export class LastNames {
   readonly contentType = lastText()
   readonly databaseId = lastText()
   readonly headerName = lastText()
+  readonly saga = lastText()
+  readonly step = lastText()
+  readonly signal = lastText()
 }
 
 /** Reads a trace. */

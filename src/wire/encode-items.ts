@@ -8,15 +8,23 @@ import type {
   CheckBackResponse,
   DeliverRequest,
   DeliverResponse,
-  FixedBody,
   Operation,
   Operations,
   PrepareRequest,
 } from '../core/api.ts'
-import type { HalfMessageInput, Headers, TraceContext } from '../core/envelope.ts'
+import type { HalfMessageInput } from '../core/envelope.ts'
 import { type EscrowError, unreachable } from '../core/errors.ts'
 import type { CheckBackPolicy, RetryPolicy } from '../core/message.ts'
 import { OPERATION_SCHEMAS, requestToProto, responseToProto } from './convert.ts'
+import { delimited, writeBodies, writeMap, writeRef, writeTrace } from './encode-parts.ts'
+import {
+  writeComplete,
+  writeSignal,
+  writeStart,
+  writeStarted,
+  writeStep,
+  writeStepAnswer,
+} from './encode-saga.ts'
 import { helloBytes, registrationBytes, welcomeBytes } from './handshake.ts'
 import type { CoordinatorItem, ServiceItem } from './items.ts'
 import type { ProtoWriter } from './proto-writer.ts'
@@ -34,9 +42,11 @@ export const OPERATION_FIELD: { readonly [Op in Operation]: number } = {
   retry: 10,
   skip: 11,
   compensate: 12,
+  startSaga: 13,
+  signal: 14,
+  complete: 15,
+  cancel: 16,
 }
-
-const delimited = (field: number): number => (field << 3) | 2
 
 /** Writes an item of a `ConnectRequest`. Throws `invalidArgument` for a number that no field can hold. */
 export function writeServiceItem(writer: ProtoWriter, item: ServiceItem): void {
@@ -47,6 +57,8 @@ export function writeServiceItem(writer: ProtoWriter, item: ServiceItem): void {
       return writeDeliveryAnswer(writer, item.callId, item.response)
     case 'checkBackAnswer':
       return writeCheckBackAnswer(writer, item.callId, item.response)
+    case 'stepAnswer':
+      return writeStepAnswer(writer, item.callId, item.response)
     case 'hello':
       return writer.message(delimited(3), helloBytes(item))
     case 'register':
@@ -67,6 +79,8 @@ export function writeCoordinatorItem(writer: ProtoWriter, item: CoordinatorItem)
       return writeDelivery(writer, item.callId, item.request)
     case 'checkBack':
       return writeCheckBack(writer, item.callId, item.request)
+    case 'step':
+      return writeStep(writer, item.callId, item.request)
     case 'registered':
       return writeRegistered(writer, item.number, item.error)
     case 'welcome':
@@ -111,16 +125,17 @@ function writeRequest(writer: ProtoWriter, item: CommandItem): void {
       writeRef(writer, item.request)
       return writer.close(start, 60)
     }
+    case 'startSaga':
+      return writeStart(writer, tag, item.request)
+    case 'signal':
+      return writeSignal(writer, tag, item.request)
+    case 'complete':
+      return writeComplete(writer, tag, item.request)
     default: {
       const { request: schema } = OPERATION_SCHEMAS[item.op]
       return writer.message(tag, toBinary(schema, requestToProto(item.op, item.request)))
     }
   }
-}
-
-function writeRef(writer: ProtoWriter, ref: { namespace?: string | undefined; id: string }): void {
-  writer.text(delimited(1), ref.namespace)
-  writer.text(delimited(2), ref.id)
 }
 
 function guessPrepare(request: PrepareRequest): number {
@@ -177,33 +192,6 @@ function writeRetryPolicy(writer: ProtoWriter, policy: Partial<RetryPolicy>): vo
   writer.close(start, 20)
 }
 
-function writeTrace(writer: ProtoWriter, tag: number, trace: TraceContext): void {
-  const start = writer.open(tag, 60)
-  writer.text(delimited(1), trace.traceparent)
-  writer.text(delimited(2), trace.tracestate)
-  writer.text(delimited(3), trace.baggage)
-  writer.close(start, 60)
-}
-
-function writeMap(writer: ProtoWriter, tag: number, map: Headers): void {
-  for (const name in map) {
-    const start = writer.open(tag, 40)
-    writer.text(delimited(1), name)
-    writer.text(delimited(2), map[name])
-    writer.close(start, 40)
-  }
-}
-
-function writeBodies(writer: ProtoWriter, tag: number, bodies: readonly FixedBody[] | undefined): void {
-  if (bodies === undefined) return
-  for (const { index, body } of bodies) {
-    const start = writer.open(tag, body.length + 6)
-    writer.uint32(1 << 3, index)
-    writer.bytes(delimited(2), body)
-    writer.close(start, body.length + 6)
-  }
-}
-
 function writeDeliveryAnswer(writer: ProtoWriter, callId: number, response: DeliverResponse): void {
   const start = writer.open(delimited(5), 12)
   writer.int64(1 << 3, callId)
@@ -238,9 +226,13 @@ function writeReply(writer: ProtoWriter, item: Extract<CoordinatorItem, { type: 
       writer.close(nested, 100)
       break
     }
+    case 'startSaga':
+      writeStarted(writer, tag, item.response)
+      break
     case 'get':
     case 'list':
-    case 'wait': {
+    case 'wait':
+    case 'cancel': {
       const { response: schema } = OPERATION_SCHEMAS[item.op]
       writer.message(tag, toBinary(schema, responseToProto(item.op, item.response)))
       break

@@ -17,11 +17,12 @@ import { EscrowError } from '../core/errors.ts'
 import {
   readCheckBackAnswer,
   readCheckBackCall,
-  readCommand,
   readDeliveryAnswer,
   readDeliveryCall,
-  readReply,
-} from './decode-items.ts'
+  readStepAnswer,
+  readStepCall,
+} from './decode-calls.ts'
+import { readCommand, readReply } from './decode-items.ts'
 import { LastNames } from './decode-parts.ts'
 import { writeCoordinatorItem, writeServiceItem } from './encode-items.ts'
 import { helloOf, registeredOf, registrationOf, welcomeOf } from './handshake.ts'
@@ -63,13 +64,13 @@ export interface FrameCodec<Sent, Received> {
 /** Of a service: it sends `ConnectRequest`s and receives `ConnectResponse`s. */
 export const serviceCodec: FrameCodec<ServiceItem, CoordinatorItem> = {
   encoder: (frameBytesMax, onFrame) => new Encoder(writeServiceItem, frameBytesMax, onFrame),
-  decoder: () => new Decoder(readCoordinatorField, 8),
+  decoder: () => new Decoder(readCoordinatorField, 9),
 }
 
 /** Of a coordinator: it sends `ConnectResponse`s and receives `ConnectRequest`s. */
 export const coordinatorCodec: FrameCodec<CoordinatorItem, ServiceItem | UnreadableCommandItem> = {
   encoder: (frameBytesMax, onFrame) => new Encoder(writeCoordinatorItem, frameBytesMax, onFrame),
-  decoder: () => new Decoder(readServiceField, 7),
+  decoder: () => new Decoder(readServiceField, 8),
 }
 
 class Encoder<Item> implements FrameEncoder<Item> {
@@ -211,6 +212,9 @@ function readServiceField(
     case 58:
       items.push(registrationOf(reader.raw()))
       return true
+    case 66:
+      items.push(readStepAnswer(reader))
+      return true
     default:
       return false
   }
@@ -240,6 +244,9 @@ function readCoordinatorField(
       return true
     case 64:
       if (reader.bool()) items.push({ type: 'drain' })
+      return true
+    case 74:
+      items.push(readStepCall(reader, names))
       return true
     default:
       return false

@@ -26,9 +26,12 @@ export function readMessage<Schema extends DescMessage>(
   }
 }
 
+const NO_NAMES = { checkers: [], handlers: [], steps: [], databaseId: '' }
+
 const registrationInit = (registration: Registration) => ({
   checkers: [...registration.checkers],
   handlers: [...registration.handlers],
+  steps: [...(registration.steps ?? [])],
   databaseId: registration.databaseId,
 })
 
@@ -41,6 +44,7 @@ export const helloBytes = (item: HelloItem): Uint8Array =>
       service: item.service,
       deliveriesMax: checkUint32('deliveriesMax', item.deliveriesMax),
       checkBacksMax: checkUint32('checkBacksMax', item.checkBacksMax),
+      stepsMax: checkUint32('stepsMax', item.stepsMax),
       previousSession: item.previousSession,
       registration: registrationInit(item.registration),
     }),
@@ -55,8 +59,9 @@ export function helloOf(bytes: Uint8Array): HelloItem {
     service: hello.service,
     deliveriesMax: hello.deliveriesMax,
     checkBacksMax: hello.checkBacksMax,
+    stepsMax: hello.stepsMax,
     previousSession: hello.previousSession,
-    registration: registrationFromProto(hello.registration ?? { checkers: [], handlers: [], databaseId: '' }),
+    registration: registrationFromProto(hello.registration ?? NO_NAMES),
   }
 }
 

@@ -7,6 +7,8 @@ import type {
   OperationRequest,
   OperationResponse,
   Registration,
+  StepRequest,
+  StepResponse,
 } from '../core/api.ts'
 import type { Limits } from '../core/envelope.ts'
 import type { EscrowError } from '../core/errors.ts'
@@ -18,6 +20,7 @@ export interface HelloItem {
   readonly service: string
   readonly deliveriesMax: number
   readonly checkBacksMax: number
+  readonly stepsMax: number
   /** Empty for none. */
   readonly previousSession: string
   readonly registration: Registration
@@ -30,6 +33,7 @@ export type ServiceItem =
   | ({ readonly type: 'command'; readonly commandId: number; readonly timeoutMs: number } & OperationRequest)
   | { readonly type: 'deliveryAnswer'; readonly callId: number; readonly response: DeliverResponse }
   | { readonly type: 'checkBackAnswer'; readonly callId: number; readonly response: CheckBackResponse }
+  | { readonly type: 'stepAnswer'; readonly callId: number; readonly response: StepResponse }
 
 /** A command that could be told from others, but not carried out: its outcome is this error. Only received, never sent. */
 export interface UnreadableCommandItem {
@@ -55,6 +59,7 @@ export type CoordinatorItem =
   | { readonly type: 'failure'; readonly commandId: number; readonly error: EscrowError }
   | { readonly type: 'delivery'; readonly callId: number; readonly request: DeliverRequest }
   | { readonly type: 'checkBack'; readonly callId: number; readonly request: CheckBackRequest }
+  | { readonly type: 'step'; readonly callId: number; readonly request: StepRequest }
   | { readonly type: 'drain' }
 
 /**

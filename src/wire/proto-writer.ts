@@ -94,10 +94,13 @@ export class ProtoWriter {
     if (value.length > 0) this.message(tag, value)
   }
 
-  /** A nested message that is encoded already; unlike bytes it is there when it is empty, too. */
+  /**
+   * A nested message that is encoded already; unlike bytes it is there when it is empty, too. The one method that takes
+   * fields above 15, whose tags are two bytes long.
+   */
   message(tag: number, value: Uint8Array): void {
-    this.#ensure(value.length + 6)
-    this.#bytes[this.#at++] = tag
+    this.#ensure(value.length + 7)
+    this.#at = putVarint(this.#bytes, this.#at, tag)
     this.#at = putVarint(this.#bytes, this.#at, value.length)
     this.#bytes.set(value, this.#at)
     this.#at += value.length

@@ -6,8 +6,10 @@ import type {
   DeliverResponse,
   DeliveryView,
   Resolution,
+  StepRequest,
+  StepResponse,
+  TransactionKind,
   TransactionStatus,
-  TransactionView,
 } from '../core/api.ts'
 import { EscrowError } from '../core/errors.ts'
 import type { CheckBackPolicy } from '../core/message.ts'
@@ -56,12 +58,18 @@ const STATUS: Words<TransactionStatus> = [
   'delivered',
   'rolledBack',
   'parked',
+  'running',
+  'completed',
+  'compensating',
+  'compensated',
 ]
 const EXHAUSTED: Words<CheckBackPolicy['onExhausted']> = [undefined, 'park', 'commit', 'rollback']
 const DELIVERY: Words<DeliveryView['status']> = [undefined, 'waiting', 'delivered', 'parked', 'skipped']
-const KIND: Words<TransactionView['kind']> = [undefined, 'message']
+const KIND: Words<TransactionKind> = [undefined, 'message', 'saga']
 const RESOLUTION: Words<Resolution> = ['unknown', 'commit', 'rollback', 'unknown']
 const OUTCOME: Words<DeliverResponse['outcome']> = ['unknown', 'delivered', 'failed', 'refused']
+const STEP_OPERATION: Words<StepRequest['operation']> = [undefined, 'action', 'compensation']
+const STEP_OUTCOME: Words<StepResponse['outcome']> = ['unknown', 'done', 'refused', 'failed', 'later']
 
 /** The number of a status. */
 export const statusNumber = (status: TransactionStatus): proto.TransactionStatus =>
@@ -69,9 +77,15 @@ export const statusNumber = (status: TransactionStatus): proto.TransactionStatus
 /** The number of a delivery's status. */
 export const deliveryStatusNumber = (status: DeliveryView['status']): proto.DeliveryStatus =>
   numberOfWord('status', DELIVERY, status) as proto.DeliveryStatus
-/** The number of a kind. */
-export const kindNumber = (kind: TransactionView['kind']): proto.TransactionKind =>
-  numberOfWord('kind', KIND, kind) as proto.TransactionKind
+/** The number of a kind; 0 for every kind. */
+export const kindNumber = (kind: TransactionKind | undefined): proto.TransactionKind =>
+  (kind === undefined ? 0 : numberOfWord('kind', KIND, kind)) as proto.TransactionKind
+/** The number of what is asked of a step. */
+export const stepOperationNumber = (operation: StepRequest['operation']): participant.StepOperation =>
+  numberOfWord('operation', STEP_OPERATION, operation) as participant.StepOperation
+/** The number of a step's outcome; 0, not said, for `unknown`. */
+export const stepOutcomeNumber = (outcome: StepResponse['outcome']): participant.StepOutcome =>
+  Math.max(STEP_OUTCOME.indexOf(outcome), 0) as participant.StepOutcome
 /** The number of what happens when check-backs are used up; 0 for the default. */
 export const exhaustedNumber = (word: CheckBackPolicy['onExhausted'] | undefined): proto.CheckBackExhausted =>
   (word === undefined ? 0 : numberOfWord('onExhausted', EXHAUSTED, word)) as proto.CheckBackExhausted
@@ -86,18 +100,26 @@ export const outcomeNumber = (outcome: DeliverResponse['outcome']): participant.
 export const resolutionOf = (value: number): Resolution => RESOLUTION[value] ?? 'unknown'
 /** The outcome of a number; whatever isn't known is `unknown`. */
 export const outcomeOf = (value: number): DeliverResponse['outcome'] => OUTCOME[value] ?? 'unknown'
+/** The outcome of a step's number; whatever isn't known is `unknown`. */
+export const stepOutcomeOf = (value: number): StepResponse['outcome'] => STEP_OUTCOME[value] ?? 'unknown'
+/** What is asked of a step. Throws `invalidArgument` for what isn't known: nothing may be done then. */
+export const stepOperationOf = (value: number): StepRequest['operation'] =>
+  askedWord('operation', STEP_OPERATION, value)
 /** The policy of a number; undefined for the default. Throws `invalidArgument` for one that isn't known. */
 export const exhaustedOf = (value: number): CheckBackPolicy['onExhausted'] | undefined =>
   value === 0 ? undefined : askedWord('check_back.on_exhausted', EXHAUSTED, value)
 /** A status that a caller asks for. Throws `invalidArgument` for one that isn't known. */
 export const askedStatusOf = (value: number): TransactionStatus => askedWord('statuses', STATUS, value)
+/** A kind that a caller asks for; undefined for every kind. Throws `invalidArgument` for one that isn't known. */
+export const askedKindOf = (value: number): TransactionKind | undefined =>
+  value === 0 ? undefined : askedWord('kind', KIND, value)
 /** A status that a coordinator answers. Throws `uncertain` for one that isn't known. */
 export const statusOf = (value: number): TransactionStatus => answeredWord('status', STATUS, value)
 /** A delivery's status that a coordinator answers. Throws `uncertain` for one that isn't known. */
 export const deliveryStatusOf = (value: number): DeliveryView['status'] =>
   answeredWord('delivery status', DELIVERY, value)
 /** A kind that a coordinator answers. Throws `uncertain` for one that isn't known. */
-export const kindOf = (value: number): TransactionView['kind'] => answeredWord('kind', KIND, value)
+export const kindOf = (value: number): TransactionKind => answeredWord('kind', KIND, value)
 
 function numberOfWord<Word extends string>(field: string, words: Words<Word>, word: Word): number {
   const value = words.indexOf(word)

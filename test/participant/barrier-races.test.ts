@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type PostgresBarrier, postgresBarrier } from '../../src/participant/barrier/postgres-barrier.ts'
 import { startFaultProxy } from '../services/fault-proxy.ts'
 import { service } from '../services/require.ts'
-import { BarrierWorld, failure, until } from './barrier-world.ts'
+import { BarrierWorld, failure, gate, until } from './barrier-world.ts'
 
 const postgres = await service('postgres', { settings: { max_connections: 120 } })
 const DAY_MS = 86_400_000
@@ -21,30 +21,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await world.pool.end()
 })
-
-/** A gate that work waits at. */
-function gate(): { reached: Promise<void>; open(): void; wait(): Promise<void> } {
-  let open = () => {}
-  let reach = () => {}
-  const opened = new Promise<void>((resolve) => (open = resolve))
-  const reached = new Promise<void>((resolve) => (reach = resolve))
-  return {
-    reached,
-    open,
-    wait() {
-      reach()
-      return opened
-    },
-  }
-}
-
-/** How many connections wait for a lock in this database. */
-async function waiting(): Promise<number> {
-  const { rows } = await world.pool.query(
-    `select count(*)::int as n from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
-  )
-  return rows[0].n
-}
 
 const insert = (client: { query(text: string, values: unknown[]): Promise<unknown> }, id: string) =>
   client.query('insert into work values ($1)', [id])
@@ -77,7 +53,7 @@ for (const isolation of ['read committed', 'repeatable read'] as const) {
       running.catch(() => {})
       await held.reached
       const checked = Promise.resolve(checking.checker.check(world.question(tx)))
-      await until(async () => (await waiting()) === 1)
+      await until(async () => (await world.waiting()) === 1)
       held.open()
       expect(await checked).toEqual(end === 'commit' ? { resolution: 'commit', bodies: [] } : 'rollback')
       await running.catch(() => {})
@@ -119,7 +95,7 @@ test('a second attempt waits for the first and does no work; one that waits too 
       'overloaded',
     )
     const second = barrier.run(message, world.pool, () => 'second', { isolation })
-    await until(async () => (await waiting()) === 1)
+    await until(async () => (await world.waiting()) === 1)
     held.open()
     expect(await Promise.all([first, second])).toEqual(['first', 'first'])
     expect(await world.done(message.executionId)).toBe(1)
@@ -142,7 +118,7 @@ test('a second attempt does the work when the first was rolled back', async () =
     first.catch(() => {})
     await held.reached
     const second = barrier.run(message, world.pool, () => 'second', { isolation })
-    await until(async () => (await waiting()) === 1)
+    await until(async () => (await world.waiting()) === 1)
     held.open()
     expect(await second).toBe('second')
   }
@@ -270,12 +246,12 @@ test('a sweep waits for check-backs in flight before it forgets', async () => {
   const running = barrier.run(tx, world.pool, () => held.wait())
   await held.reached
   const checked = Promise.resolve(barrier.checker.check(world.question(tx)))
-  await until(async () => (await waiting()) === 1)
+  await until(async () => (await world.waiting()) === 1)
   let swept = false
   const sweep = barrier.sweep().then(() => {
     swept = true
   })
-  await until(async () => swept || (await waiting()) === 2)
+  await until(async () => swept || (await world.waiting()) === 2)
   expect(swept).toBe(false)
   held.open()
   await running

@@ -47,6 +47,14 @@ export class BarrierWorld {
     return rows[0]
   }
 
+  /** How many connections wait for a lock in this database. */
+  async waiting(): Promise<number> {
+    const { rows } = await this.pool.query(
+      `select count(*)::int as n from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+    )
+    return rows[0].n
+  }
+
   question(subject: BarrierSubject, more: Partial<CheckBackRequest> = {}): CheckBackRequest {
     return {
       namespace: subject.namespace,
@@ -81,4 +89,20 @@ export async function failure(promise: Promise<unknown>): Promise<Error & { code
     return error as Error
   }
   throw new Error('it did not fail')
+}
+
+/** A gate that work waits at. */
+export function gate(): { reached: Promise<void>; open(): void; wait(): Promise<void> } {
+  let open = () => {}
+  let reach = () => {}
+  const opened = new Promise<void>((resolve) => (open = resolve))
+  const reached = new Promise<void>((resolve) => (reach = resolve))
+  return {
+    reached,
+    open,
+    wait() {
+      reach()
+      return opened
+    },
+  }
 }

@@ -12,6 +12,7 @@ import {
 import { Client, credentials, Server, ServerCredentials } from '@grpc/grpc-js'
 import { afterEach, expect, test } from 'vitest'
 import { EscrowError } from '../../src/core/errors.ts'
+import { later } from '../../src/participant/later.ts'
 import {
   type ListeningParticipant,
   type ListenOptions,
@@ -26,6 +27,10 @@ import {
   DeliverOutcome,
   DeliverRequestSchema,
   DeliverResponseSchema,
+  StepOperation,
+  StepOutcome,
+  StepRequestSchema,
+  StepResponseSchema,
 } from '../../src/wire/gen/escrow/v1/participant_pb.ts'
 import { failure, until } from './barrier-world.ts'
 
@@ -48,6 +53,13 @@ const service = participant(
       throw refuse('no such article')
     },
     hang: () => new Promise(() => {}),
+    reserve: {
+      action: ({ sku }: { sku: string }) => {
+        if (sku === '') throw refuse('no such article', 'noArticle')
+        return { sku, seat: 12 }
+      },
+      compensation: () => later,
+    },
   },
   { checkers: { stock: () => ({ resolution: 'commit', bodies: [{ index: 1, body: Buffer.from('b') }] }) } },
 )
@@ -103,6 +115,7 @@ function call<I extends DescMessage, O extends DescMessage>(
 }
 
 const DELIVER = [DeliverRequestSchema, DeliverResponseSchema] as const
+const STEP = [StepRequestSchema, StepResponseSchema] as const
 const CHECK_BACK = [CheckBackRequestSchema, CheckBackResponseSchema] as const
 
 test('a message comes over HTTP with JSON', async () => {
@@ -142,6 +155,35 @@ test('a message comes over gRPC', async () => {
   expect(
     await call(grpcPort, 'CheckBack', CHECK_BACK, { executionId: 'x', checker: 'nobody' }),
   ).toMatchObject({ error: 'there is no checker nobody here' })
+})
+
+test('a step comes over HTTP with JSON, and over gRPC', async () => {
+  const { httpPort, grpcPort } = await listen()
+  const base64 = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64')
+  const step = { executionId: 'x', step: 'reserve', operation: 'STEP_OPERATION_ACTION' }
+  expect(
+    (await post(httpPort, 'Step', { ...step, input: base64({ sku: 'A-1' }), newField: 1 })).json,
+  ).toEqual({
+    outcome: 'STEP_OUTCOME_DONE',
+    result: base64({ sku: 'A-1', seat: 12 }),
+  })
+  expect((await post(httpPort, 'Step', { ...step, input: base64({ sku: '' }) })).json).toEqual({
+    outcome: 'STEP_OUTCOME_REFUSED',
+    code: 'noArticle',
+    error: 'no such article',
+  })
+  const undo = { executionId: 'x', step: 'reserve', operation: StepOperation.COMPENSATION }
+  expect(await call(grpcPort, 'Step', STEP, undo)).toMatchObject({ outcome: StepOutcome.LATER })
+  expect((await failure(call(grpcPort, 'Step', STEP, { ...undo, operation: 0 }))).code).toBe(
+    'invalidArgument',
+  )
+  for (const wrong of [
+    { ...step, operation: 'STEP_OPERATION_PERHAPS' },
+    { ...step, step: '' },
+    { step: 'reserve' },
+  ]) {
+    expect(await post(httpPort, 'Step', wrong)).toMatchObject({ status: 400, code: 'invalidArgument' })
+  }
 })
 
 test('bad requests get clear errors', async () => {
@@ -200,6 +242,7 @@ test('it makes itself known, and tries until the coordinator is there', async ()
       service: 'inventory',
       url: `grpc://127.0.0.1:${grpcPort}`,
       handlers: ['take', 'refuse', 'hang'],
+      steps: ['reserve'],
       checkers: ['stock'],
     },
   ])

@@ -290,9 +290,9 @@ describe.each([
       .filter((item) => item.type === 'register')
       .map(({ registration }) => registration)
     expect(registered).toEqual([
-      { checkers: ['orders'], handlers: [], databaseId: 'db-1' },
-      { checkers: [], handlers: ['ping', 'pong'], databaseId: 'db-2' },
-      { checkers: [], handlers: ['plain'], databaseId: '' },
+      { checkers: ['orders'], handlers: [], steps: [], databaseId: 'db-1' },
+      { checkers: [], handlers: ['ping', 'pong'], steps: [], databaseId: 'db-2' },
+      { checkers: [], handlers: ['plain'], steps: [], databaseId: '' },
     ])
     expect((await failure(session.registerHandlers({ ping: () => {} }))).code).toBe('invalidArgument')
     expect((await failure(session.registerChecker('Not a name', () => 'commit'))).code).toBe(
@@ -308,6 +308,7 @@ describe.each([
     expect(coordinator.last.hello.registration).toEqual({
       checkers: ['orders'],
       handlers: [],
+      steps: [],
       databaseId: 'db-1',
     })
     expect(coordinator.last.items.map((item) => item.type === 'register' && item.registration)).toMatchObject(

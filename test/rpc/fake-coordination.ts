@@ -33,6 +33,10 @@ const RESPONSES: Responses = {
   retry: { status: 'committed' },
   skip: { status: 'delivered' },
   compensate: { status: 'parked' },
+  startSaga: { id: 'order-17', executionId: 'x1', status: 'running', version: 2 },
+  signal: { status: 'running' },
+  cancel: { status: 'compensating' },
+  complete: { status: 'running' },
 }
 
 /** A coordination that records what reaches it, and answers what it is told to. */

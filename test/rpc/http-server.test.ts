@@ -109,7 +109,7 @@ describe('Connect over HTTP', () => {
         {
           service: 'audit',
           url: 'http://localhost:7001',
-          registration: { handlers: ['log'], checkers: [], databaseId: '' },
+          registration: { handlers: ['log'], checkers: [], steps: [], databaseId: '' },
         },
       ])
     },

@@ -5,52 +5,8 @@ import type { CheckBackOutcome, DeliveryOutcome } from '../../src/engine/outlet.
 import { type Caller, Participants } from '../../src/rpc/participants.ts'
 import { ABANDONED_MS_MAX, DELIVERY_BYTES_MAX } from '../../src/rpc/session-calls.ts'
 import type { CoordinatorItem } from '../../src/wire/items.ts'
+import { FakeRuntime } from './fake-time.ts'
 import { checkBack, deliver } from './session-fixture.ts'
-
-/** Time and turns that pass when the test says so. */
-class FakeRuntime {
-  nowMs = 0
-  #deferred: (() => void)[] = []
-  #timers: { atMs: number; callback: () => void }[] = []
-
-  monotonic(): number {
-    return this.nowMs
-  }
-
-  defer(callback: () => void): void {
-    this.#deferred.push(callback)
-  }
-
-  setTimer(callback: () => void, delayMs: number): () => void {
-    const timer = { atMs: this.nowMs + delayMs, callback }
-    this.#timers.push(timer)
-    return () => {
-      this.#timers = this.#timers.filter((each) => each !== timer)
-    }
-  }
-
-  get timers(): number {
-    return this.#timers.length
-  }
-
-  turn(): void {
-    for (const callback of this.#deferred.splice(0)) callback()
-  }
-
-  pass(ms: number): void {
-    const untilMs = this.nowMs + ms
-    for (;;) {
-      this.turn()
-      const [next] = this.#timers.filter(({ atMs }) => atMs <= untilMs).sort((a, b) => a.atMs - b.atMs)
-      if (next === undefined) break
-      this.nowMs = next.atMs
-      this.#timers = this.#timers.filter((each) => each !== next)
-      next.callback()
-    }
-    this.nowMs = untilMs
-    this.turn()
-  }
-}
 
 let runtime: FakeRuntime
 let participants: Participants
@@ -77,6 +33,7 @@ function join(databaseId = '', { deliveriesMax = 2, checkBacksMax = 2, register 
   const participation = participants.join(namespace, 'inventory', {
     deliveriesMax,
     checkBacksMax,
+    stepsMax: 1,
     send: (item) => void sent.push(item),
   })
   if (register) participation.register(names(databaseId))
@@ -273,6 +230,7 @@ test('a call that cannot be sent has failed, later, and holds no place', () => {
   const participation = participants.join(namespace, 'inventory', {
     deliveriesMax: 1,
     checkBacksMax: 1,
+    stepsMax: 1,
     send: () => {
       throw new Error('too large')
     },
@@ -296,6 +254,9 @@ describe('a participant that listens', () => {
     }
     checkBack(_: CheckBackRequest, done: (outcome: CheckBackOutcome) => void): void {
       this.calls.push(done)
+    }
+    step(): void {
+      throw new Error('no steps here')
     }
     close(): void {
       this.isClosed = true

@@ -90,6 +90,7 @@ export const hello = (given: Partial<HelloItem> = {}): HelloItem => ({
   service: 'inventory',
   deliveriesMax: 8,
   checkBacksMax: 8,
+  stepsMax: 8,
   previousSession: '',
   registration: { checkers: [], handlers: ['reserve'], databaseId: '' },
   ...given,

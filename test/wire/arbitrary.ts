@@ -54,10 +54,25 @@ const trace = fc.record({ traceparent: text, tracestate: text, baggage: text })
 const registration = fc.record({
   checkers: fc.array(text, { maxLength: 3 }),
   handlers: fc.array(text, { maxLength: 3 }),
+  steps: fc.array(text, { maxLength: 3 }),
   databaseId: text,
 })
 const bodies = fc.array(fc.record({ index: uint32, body }), { maxLength: 3 })
-const status = fc.constantFrom('prepared', 'committed', 'delivered', 'rolledBack', 'parked')
+const status = fc.constantFrom(
+  'prepared',
+  'committed',
+  'delivered',
+  'rolledBack',
+  'parked',
+  'running',
+  'completed',
+  'compensating',
+  'compensated',
+)
+/** JSON, as bytes: what isn't there is no bytes at all. */
+const json = body.map((bytes) => (bytes.length === 0 ? undefined : bytes))
+/** What the API leaves out where a map is empty. */
+const optionalTexts = texts.map((given) => (Object.keys(given).length === 0 ? undefined : given))
 const notZero = int64.filter((value) => value !== 0)
 const ref = { namespace: optionalText, id: text }
 const execution = { ...ref, executionId: text }
@@ -107,6 +122,28 @@ const prepare = fc.record({
   trace: fc.option(trace, { nil: undefined }),
 })
 
+const start = fc.record({
+  namespace: optionalText,
+  id: optionalText,
+  saga: text,
+  version: uint32.map((value) => value || undefined),
+  slip: json,
+  input: json,
+  orderingKey: optionalText,
+  businessKey: optionalText,
+  tags: optionalTexts,
+  timeoutMs: int64.map((value) => value || undefined),
+  trace: fc.option(trace, { nil: undefined }),
+})
+
+/** Any answer to a call of a step. */
+export const stepResponse = fc.record({
+  outcome: fc.constantFrom('done', 'refused', 'failed', 'unknown', 'later'),
+  result: json,
+  code: text,
+  error: text,
+})
+
 const REQUESTS: Record<Operation, Arbitrary<unknown>> = {
   prepare,
   commit: fc.record({ ...ref, bodies: bodies.map((given) => (given.length === 0 ? undefined : given)) }),
@@ -118,17 +155,49 @@ const REQUESTS: Record<Operation, Arbitrary<unknown>> = {
     statuses: fc.array(status, { maxLength: 3 }).map((given) => (given.length === 0 ? undefined : given)),
     limit: uint32.map((value) => value || undefined),
     pageToken: optionalText,
+    kind: fc.constantFrom(undefined, 'message', 'saga'),
+    saga: optionalText,
+    businessKey: optionalText,
+    tags: optionalTexts,
   }),
   wait: fc.record(ref),
   retry: fc.record({ ...execution, acceptPossibleDuplicate: fc.boolean() }),
   skip: fc.record(execution),
   compensate: fc.record(execution),
+  startSaga: start,
+  signal: fc.record({ ...ref, signal: text, payload: json, signalId: optionalText }),
+  cancel: fc.record({ ...ref, reason: optionalText }),
+  complete: fc.record({ ...execution, response: stepResponse }),
 }
+
+const saga = fc.record({
+  name: text,
+  version: uint32,
+  hash: text,
+  businessKey: text,
+  tags: texts,
+  output: json,
+  error: text,
+  state: text,
+  executions: fc.array(
+    fc.record({
+      executionId: text,
+      step: text,
+      status: text,
+      attempts: uint32,
+      error: text,
+      compensation: text,
+    }),
+    { maxLength: 2 },
+  ),
+  signals: fc.array(text, { maxLength: 2 }),
+  timers: uint32,
+})
 
 const view = fc.record({
   namespace: text,
   id: text,
-  kind: fc.constant('message'),
+  kind: fc.constantFrom('message', 'saga'),
   status,
   executionId: text,
   checker: text,
@@ -150,6 +219,7 @@ const view = fc.record({
     { maxLength: 2 },
   ),
   trace,
+  saga: fc.option(saga, { nil: undefined }),
 })
 const statusOnly = fc.record({ status })
 
@@ -164,6 +234,10 @@ const RESPONSES: Record<Operation, Arbitrary<unknown>> = {
   retry: statusOnly,
   skip: statusOnly,
   compensate: statusOnly,
+  startSaga: fc.record({ id: text, executionId: text, status, version: uint32 }),
+  signal: statusOnly,
+  cancel: statusOnly,
+  complete: statusOnly,
 }
 
 const operations = Object.keys(REQUESTS) as Operation[]
@@ -213,6 +287,23 @@ export const checkBackRequest = fc.record({
   timeoutMs: int64,
 })
 
+/** Any call of a step. */
+export const stepRequest = fc.record({
+  namespace: text,
+  transactionId: text,
+  executionId: text,
+  attempt: uint32,
+  service: text,
+  step: text,
+  operation: fc.constantFrom('action', 'compensation'),
+  input: json,
+  result: json,
+  isActionDone: fc.boolean(),
+  saga: text,
+  trace,
+  timeoutMs: int64,
+})
+
 /** Anything that a service may send. */
 export const serviceItem: Arbitrary<ServiceItem> = fc.oneof(
   fc.record({ commandId: counter, timeoutMs: uint32, operation: operationRequest }).map(
@@ -240,6 +331,7 @@ export const serviceItem: Arbitrary<ServiceItem> = fc.oneof(
       error: text,
     }),
   }),
+  fc.record({ type: fc.constant('stepAnswer' as const), callId: counter, response: stepResponse }),
   fc.record({ type: fc.constant('register' as const), number: uint32, registration }),
   fc.record({
     type: fc.constant('hello' as const),
@@ -247,6 +339,7 @@ export const serviceItem: Arbitrary<ServiceItem> = fc.oneof(
     service: text,
     deliveriesMax: uint32,
     checkBacksMax: uint32,
+    stepsMax: uint32,
     previousSession: text,
     registration,
   }),
@@ -260,6 +353,7 @@ export const coordinatorItem: Arbitrary<CoordinatorItem> = fc.oneof(
   fc.record({ type: fc.constant('failure' as const), commandId: counter, error }),
   fc.record({ type: fc.constant('delivery' as const), callId: counter, request: deliverRequest }),
   fc.record({ type: fc.constant('checkBack' as const), callId: counter, request: checkBackRequest }),
+  fc.record({ type: fc.constant('step' as const), callId: counter, request: stepRequest }),
   fc.record({
     type: fc.constant('registered' as const),
     number: uint32,

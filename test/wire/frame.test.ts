@@ -47,8 +47,15 @@ const seen = (value: unknown) => wellFormed(plain(value))
 
 const byClass = <Item extends { type: string }>(order: string[], items: readonly Item[]) =>
   order.flatMap((type) => items.filter((item) => type.split(' ').includes(item.type)))
-const SERVICE_ORDER = ['command unreadableCommand', 'deliveryAnswer', 'checkBackAnswer', 'register', 'hello']
-const COORDINATOR_ORDER = ['reply failure', 'delivery', 'checkBack', 'registered', 'welcome', 'drain']
+const SERVICE_ORDER = [
+  'command unreadableCommand',
+  'deliveryAnswer',
+  'checkBackAnswer',
+  'stepAnswer',
+  'register',
+  'hello',
+]
+const COORDINATOR_ORDER = ['reply failure', 'delivery', 'checkBack', 'step', 'registered', 'welcome', 'drain']
 
 /** At most one of what a protobuf message holds once. */
 const once = <Item extends { type: string }>(items: readonly Item[], ...types: string[]) =>
@@ -232,6 +239,7 @@ describe('frames written by other versions', () => {
           },
           { commandId: 4n, operation: { case: 'list', value: { statuses: [77 as never] } } },
           { commandId: 5n, operation: { case: 'commit', value: { id: 'a' } } },
+          { commandId: 6n, operation: { case: 'startSaga', value: { timeoutMs: 2n ** 60n } } },
         ],
       }),
     )
@@ -242,8 +250,9 @@ describe('frames written by other versions', () => {
       'invalidArgument',
       'invalidArgument',
       'command',
+      'invalidArgument',
     ])
-    expect(read.map((item) => 'commandId' in item && item.commandId)).toEqual([1, 2, 3, 4, 5])
+    expect(read.map((item) => 'commandId' in item && item.commandId)).toEqual([1, 2, 3, 4, 5, 6])
   })
 
   test('an outcome or a resolution that is not said, or not known, is unknown', () => {
@@ -261,12 +270,25 @@ describe('frames written by other versions', () => {
           { callId: 2n, response: {} },
           { callId: 3n, response: { resolution: 9 as never } },
         ],
+        stepAnswers: [
+          { callId: 1n },
+          { callId: 2n, response: { result: new Uint8Array([0x37]) } },
+          { callId: 3n, response: { outcome: 9 as never } },
+        ],
       }),
     )
     const read = decode(coordinatorCodec, frame) as Extract<ServiceItem, { callId: number }>[]
     expect(
       read.map(({ response }) => ('outcome' in response ? response.outcome : response.resolution)),
-    ).toEqual(Array(6).fill('unknown'))
+    ).toEqual(Array(9).fill('unknown'))
+  })
+
+  test('a call of a step that does not say what to do, or asks for what is not known, is malformed: nothing may be done', () => {
+    for (const operation of [0, 9]) {
+      const request = { executionId: 'x', step: 'reserve', operation: operation as never }
+      const frame = create(ConnectResponseSchema, { format: 1, steps: [{ callId: 1n, request }] })
+      expect(() => decode(serviceCodec, toBinary(ConnectResponseSchema, frame))).toThrow('operation')
+    }
   })
 
   test('a reply that only a newer version knows is uncertain, and so is a status', () => {

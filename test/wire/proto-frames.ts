@@ -16,6 +16,10 @@ import {
   requestToProto,
   responseFromProto,
   responseToProto,
+  stepRequestFromProto,
+  stepRequestToProto,
+  stepResponseFromProto,
+  stepResponseToProto,
 } from '../../src/wire/convert.ts'
 import {
   type ConnectRequest,
@@ -35,10 +39,12 @@ const errorInit = ({ code, message, retryable, details }: EscrowError) => ({
 const registrationInit = (registration: {
   checkers: readonly string[]
   handlers: readonly string[]
+  steps?: readonly string[] | undefined
   databaseId: string
 }) => ({
   checkers: [...registration.checkers],
   handlers: [...registration.handlers],
+  steps: [...(registration.steps ?? [])],
   databaseId: registration.databaseId,
 })
 
@@ -64,6 +70,8 @@ export function protoServiceFrame(items: readonly ServiceItem[]): Uint8Array {
       part.checkBackAnswers = [
         { callId: BigInt(item.callId), response: checkBackResponseToProto(item.response) },
       ]
+    } else if (item.type === 'stepAnswer') {
+      part.stepAnswers = [{ callId: BigInt(item.callId), response: stepResponseToProto(item.response) }]
     } else if (item.type === 'register') {
       part.registrations = [{ number: item.number, ...registrationInit(item.registration) }]
     } else part.hello = { ...item, registration: registrationInit(item.registration) } as never
@@ -71,6 +79,7 @@ export function protoServiceFrame(items: readonly ServiceItem[]): Uint8Array {
     frame.commands.push(...more.commands)
     frame.deliveryAnswers.push(...more.deliveryAnswers)
     frame.checkBackAnswers.push(...more.checkBackAnswers)
+    frame.stepAnswers.push(...more.stepAnswers)
     frame.registrations.push(...more.registrations)
     if (more.hello) frame.hello = more.hello
   }
@@ -105,17 +114,22 @@ export function protoServiceItems(bytes: Uint8Array): ServiceItem[] {
       response: checkBackResponseFromProto(response!),
     })
   }
+  for (const { callId, response } of frame.stepAnswers) {
+    items.push({ type: 'stepAnswer', callId: Number(callId), response: stepResponseFromProto(response) })
+  }
   for (const message of frame.registrations) {
     items.push({ type: 'register', number: message.number, registration: registrationFromProto(message) })
   }
   if (frame.hello) {
-    const { namespace, service, deliveriesMax, checkBacksMax, previousSession, registration } = frame.hello
+    const { namespace, service, deliveriesMax, checkBacksMax, stepsMax, previousSession, registration } =
+      frame.hello
     items.push({
       type: 'hello',
       namespace,
       service,
       deliveriesMax,
       checkBacksMax,
+      stepsMax,
       previousSession,
       registration: registrationFromProto(registration!),
     })
@@ -138,6 +152,8 @@ export function protoCoordinatorFrame(items: readonly CoordinatorItem[]): Uint8A
       part.deliveries = [{ callId: BigInt(item.callId), request: deliverRequestToProto(item.request) }]
     } else if (item.type === 'checkBack') {
       part.checkBacks = [{ callId: BigInt(item.callId), request: checkBackRequestToProto(item.request) }]
+    } else if (item.type === 'step') {
+      part.steps = [{ callId: BigInt(item.callId), request: stepRequestToProto(item.request) }]
     } else if (item.type === 'registered') {
       part.registered = [{ number: item.number, ...(item.error ? { error: errorInit(item.error) } : {}) }]
     } else if (item.type === 'welcome') {
@@ -147,6 +163,7 @@ export function protoCoordinatorFrame(items: readonly CoordinatorItem[]): Uint8A
     frame.replies.push(...more.replies)
     frame.deliveries.push(...more.deliveries)
     frame.checkBacks.push(...more.checkBacks)
+    frame.steps.push(...more.steps)
     frame.registered.push(...more.registered)
     if (more.welcome) frame.welcome = more.welcome
     if (more.drain) frame.drain = true
@@ -176,6 +193,9 @@ export function protoCoordinatorItems(bytes: Uint8Array): CoordinatorItem[] {
   }
   for (const { callId, request } of frame.checkBacks) {
     items.push({ type: 'checkBack', callId: Number(callId), request: checkBackRequestFromProto(request!) })
+  }
+  for (const { callId, request } of frame.steps) {
+    items.push({ type: 'step', callId: Number(callId), request: stepRequestFromProto(request!) })
   }
   for (const { number, error } of frame.registered) {
     items.push({ type: 'registered', number, error: error && errorFromProto(error) })

@@ -64,6 +64,7 @@ const HELLO: ServiceItem = {
   service: 'orders',
   deliveriesMax: 1,
   checkBacksMax: 1,
+  stepsMax: 1,
   previousSession: '',
   registration: { checkers: [], handlers: [], databaseId: '' },
 }

@@ -1,5 +1,7 @@
 import type { TransactionChecker } from '../checker.ts'
+import type { Refusal } from '../refusal.ts'
 import { bounded } from '../session-options.ts'
+import type { StepCall } from '../step.ts'
 import { checkBarrier } from './check.ts'
 import type { ClientOf, PostgresClient, PostgresPool } from './postgres-client.ts'
 import { type BarrierSubject, type Isolation, runBehindBarrier } from './run.ts'
@@ -57,9 +59,37 @@ export interface PostgresBarrier {
     work: (client: ClientOf<C>, subject: S) => Promise<T> | T,
     options?: RunOptions,
   ): Promise<T>
+  /**
+   * The same for a step: runs its action, or its compensation, once for each execution, whatever comes in which order.
+   *
+   * An action: a repeated call gets the same result, `later` or refusal again. Rejects with `barrierRefused` when its
+   * compensation came first: it must not be done any more, and never will be.
+   *
+   * A compensation: resolves with undefined, without running `work`, where there is nothing to undo: the action was
+   * refused, or never came and never will. `work` is given the result that the action's row kept, which may be there
+   * although the coordinator doesn't know it. A `Refusal` that it throws isn't kept: an operator may have it tried again.
+   * Rejects with `wouldNotShareTransaction` when the action is known to be done and has no row here.
+   *
+   * Beside that it rejects as `run`.
+   */
+  step<S extends StepSubject, C extends PostgresClient | PostgresPool, T>(
+    call: S,
+    connection: C,
+    work: (client: ClientOf<C>, actionResult: unknown) => Promise<T> | T,
+    options?: RunOptions,
+  ): Promise<S['operation'] extends 'action' ? T : T | undefined>
+  /**
+   * Keeps a refusal that an action threw outside of `step`, on a connection of the pool that the barrier was opened with.
+   * Rejects with it once it is durable, or with the refusal that is there already; resolves with the result of an earlier
+   * attempt that was done after all. What serves a step with this barrier calls it.
+   */
+  refuse(call: StepSubject, refusal: Refusal): Promise<unknown>
   /** Deletes rows past their retention, in small batches; answers how many. Harmless to repeat, also at the same time. */
   sweep(): Promise<number>
 }
+
+/** What of a call names its rows. */
+export type StepSubject = Pick<StepCall, 'operation' | 'namespace' | 'executionId' | 'isActionDone'>
 
 const DAY_MS = 86_400_000
 
@@ -96,6 +126,22 @@ export async function postgresBarrier(
         isolation: runOptions.isolation,
       })
     },
+    step(call, connection, work, runOptions = {}) {
+      const typed = work as unknown as (client: PostgresClient, result: unknown) => ReturnType<typeof work>
+      return runBehindBarrier(context, {
+        subject: call,
+        connection,
+        work: typed,
+        isolation: runOptions.isolation,
+      }) as Promise<never>
+    },
+    refuse: (call, refusal) =>
+      runBehindBarrier(context, {
+        subject: call,
+        connection: pool,
+        work: () => Promise.reject(refusal),
+        isolation: undefined,
+      }),
     sweep,
   }
 }

@@ -4,7 +4,7 @@
  *
  * | where it is  | what was sent                          | leaves by                                                      |
  * |--------------|----------------------------------------|----------------------------------------------------------------|
- * | opening      | BEGIN, the row, a savepoint: one trip  | row written → working; key taken → repeated; not ours → refused |
+ * | opening      | BEGIN, the row, a savepoint: one trip  | row written → working; key taken → repeated; not ours → refused; a compensation with nothing to undo → committing |
  * | working      | the caller's statements                | resolves → committing; refuses → refusing; throws → ROLLBACK    |
  * | refusing     | savepoint undone, row changed, COMMIT  | as committing                                                   |
  * | committing   | the guard, then COMMIT: one trip       | COMMIT → done; a server's error → ROLLBACK; silence → uncertain |
@@ -12,8 +12,11 @@
  */
 import type { FixedBody } from '../../core/api.ts'
 import { EscrowError } from '../../core/errors.ts'
+import { later } from '../later.ts'
 import { Refusal } from '../refusal.ts'
 import { decodeFixedBodies, encodeFixedBodies } from './fixed-bodies.ts'
+import { LATER_REASON, resultJson } from './kept-result.ts'
+import { keepsRefusal, type Opened, openText, readOpened, refusedText, rowCondition } from './opening.ts'
 import {
   bytesLiteral,
   type Checkout,
@@ -26,16 +29,18 @@ import {
 } from './postgres-client.ts'
 import type { BarrierTable } from './table.ts'
 
-/** What a barrier row is about. `action` and `compensation` are for the steps of sagas. */
+/** What a barrier row is about. `action` and `compensation` are a step's. */
 export type BarrierOperation = 'local' | 'deliver' | 'action' | 'compensation'
 
-/** Whose row it is: the local transaction that `sendInTransaction` gives, a message that a handler was given, or the like. */
+/** Whose row it is: the local transaction that `sendInTransaction` gives, a message that a handler was given, a step's call. */
 export interface BarrierSubject {
   readonly operation: BarrierOperation
   readonly namespace: string
   readonly executionId: string
   /** The database that the coordinator was told; another one than the barrier's is refused. Empty: not told. */
   readonly databaseId?: string | undefined
+  /** Of a compensation: the action is known to be done. Otherwise a missing row means that it wasn't, and never will be. */
+  readonly isActionDone?: boolean | undefined
   /** How long ago its outcome was first asked for, in milliseconds. */
   readonly ageMs?: (() => number) | undefined
   /** The bodies that were fixed, complete and within the limits; throws otherwise. Asked for before COMMIT. */
@@ -59,7 +64,8 @@ export interface RunContext {
 export interface RunRequest<T> {
   readonly subject: BarrierSubject
   readonly connection: PostgresClient | PostgresPool
-  readonly work: (client: PostgresClient) => Promise<T> | T
+  /** For a compensation with what its action's row kept. */
+  readonly work: (client: PostgresClient, actionResult: unknown) => Promise<T> | T
   readonly isolation: Isolation | undefined
 }
 
@@ -72,7 +78,7 @@ const ISOLATIONS: readonly unknown[] = ['read committed', 'repeatable read', 'se
 export async function runBehindBarrier<T>(context: RunContext, request: RunRequest<T>): Promise<T> {
   checkRequest(context, request)
   // Before a connection is taken: a text that has no form in SQL throws here.
-  const key = keyCondition(request.subject)
+  const key = rowCondition(request.subject, request.subject.operation)
   const checkout = await checkOut(request.connection)
   const run = new Run(context, request, checkout, key)
   try {
@@ -97,10 +103,6 @@ function checkRequest(context: RunContext, { subject, isolation }: RunRequest<un
     throw new EscrowError('invalidArgument', `isolation ${String(isolation)} is not one`)
 }
 
-function keyCondition({ namespace, executionId, operation }: BarrierSubject): string {
-  return `namespace = ${literal(namespace)} and execution_id = ${literal(executionId)} and operation = ${literal(operation)}`
-}
-
 class Run<T> {
   /** The connection is in a state that nobody knows: it must not be used again. */
   isBroken = false
@@ -108,26 +110,30 @@ class Run<T> {
   readonly #request: RunRequest<T>
   readonly #client: PostgresClient
   readonly #key: string
-  readonly #mayRefuse: boolean
+  readonly #keepsRefusal: boolean
   #xid = ''
 
   constructor(context: RunContext, request: RunRequest<T>, checkout: Checkout, key: string) {
-    const { subject } = request
     this.#context = context
     this.#request = request
     this.#client = checkout.client
-    this.#mayRefuse = subject.operation !== 'local'
+    this.#keepsRefusal = keepsRefusal(request.subject)
     this.#key = key
   }
 
   async run(): Promise<T> {
-    const repeated = await this.#open()
-    if (repeated !== undefined) return repeated.result as T
+    const opened = await this.#open()
+    if ('result' in opened) return opened.result as T
+    if (this.#request.subject.operation === 'compensation' && (await this.#hasNothingToUndo(opened))) {
+      await this.#commit('')
+      return undefined as T
+    }
+    const kept = opened.action?.result ?? null
     let result: T
     try {
-      result = await this.#request.work(this.#client)
+      result = await this.#request.work(this.#client, kept === null ? undefined : JSON.parse(kept))
     } catch (error) {
-      if (this.#mayRefuse && error instanceof Refusal) await this.#refuse(error)
+      if (this.#keepsRefusal && error instanceof Refusal) await this.#refuse(error)
       else await this.#rollBack()
       throw error
     }
@@ -135,11 +141,21 @@ class Run<T> {
     return result
   }
 
-  /** Begins the transaction with its row; undefined when the work may start, else what a transaction before it left. */
-  async #open(): Promise<{ result: unknown } | undefined> {
+  /** The action was refused, or never done: with the row that this transaction wrote for it, it never will be. */
+  async #hasNothingToUndo({ action }: Opened): Promise<boolean> {
+    if (action !== undefined) return action.outcome !== 'committed'
+    await this.#rollBack()
+    throw new EscrowError(
+      'wouldNotShareTransaction',
+      'the action is known to be done, but its row is not here: it was done in another database, or without the barrier',
+    )
+  }
+
+  /** Begins the transaction with its row; tells what it found when the work may start, else what one before it left. */
+  async #open(): Promise<Opened | { result: unknown }> {
     for (let attempt = 1; attempt <= OPEN_TRIES_MAX; attempt++) {
       const opened = await this.#tryOpen()
-      if (opened === 'open') return undefined
+      if (typeof opened === 'object') return opened
       if (opened === 'taken') {
         const row = await this.#readRow()
         if (row !== undefined) return this.#repeat(row)
@@ -152,17 +168,19 @@ class Run<T> {
     )
   }
 
-  async #tryOpen(): Promise<'open' | 'taken' | 'again'> {
+  async #tryOpen(): Promise<Opened | 'taken' | 'again'> {
+    const { table, lockTimeoutMs } = this.#context
+    const { subject, isolation } = this.#request
+    const opening = { table, subject, isolation, lockTimeoutMs }
     try {
-      const results = await sendText(this.#client, this.#openText())
-      if (results[1]?.rows[0]?.fresh !== true) throw this.#alreadyOpen()
-      const row = results[2]?.rows[0]
-      if (row === undefined) {
+      const opened = readOpened(opening, await sendText(this.#client, openText(opening)))
+      if (!opened.isFresh) throw this.#alreadyOpen()
+      if (opened.xid === undefined) {
         await this.#rollBack()
         return 'taken'
       }
-      this.#xid = String(row.xid)
-      return 'open'
+      this.#xid = opened.xid
+      return opened
     } catch (error) {
       if (error instanceof EscrowError) throw error
       if (sqlState(error) === '25P02') throw this.#alreadyOpen()
@@ -172,26 +190,6 @@ class Run<T> {
       if (sqlState(error) === '55P03') throw this.#keyIsHeld(error)
       throw error
     }
-  }
-
-  #openText(): string {
-    const { table, lockTimeoutMs } = this.#context
-    const { subject, isolation } = this.#request
-    const values = [subject.namespace, subject.executionId, subject.operation].map(literal).join(', ')
-    // A transaction of our own began with this very text, so its now() is the text's; in one that was open before it
-    // is older, and nothing may be written. The lock time-out holds for the row alone: the work has the caller's.
-    return `begin${isolation === undefined ? '' : ` isolation level ${isolation}`};
-select now() = statement_timestamp() as fresh,
-  set_config('escrow.lock_timeout', current_setting('lock_timeout'), true),
-  set_config('lock_timeout', case when now() = statement_timestamp() then '${lockTimeoutMs}' else current_setting('lock_timeout') end, true);
-insert into ${table.name} (namespace, execution_id, operation, outcome)
-  select ${values}, 'committed' from ${table.name}
-  where namespace = '' and execution_id = '' and operation = 'database'
-    and result = ${literal(table.databaseId)} and now() = statement_timestamp()
-  on conflict (namespace, execution_id, operation) do nothing
-  returning pg_current_xact_id()::text as xid, set_config('lock_timeout', current_setting('escrow.lock_timeout'), true)${
-    this.#mayRefuse ? ';\nsavepoint escrow_work' : ''
-  }`
   }
 
   #alreadyOpen(): EscrowError {
@@ -232,12 +230,15 @@ select result from ${table.name} where namespace = '' and execution_id = '' and 
 
   #repeat(row: BarrierRow): { result: unknown } {
     if (row.outcome === 'rolledBack') {
-      throw new EscrowError(
-        'barrierRefused',
-        'a check-back has settled this local transaction as rolled back',
-      )
+      const why =
+        this.#request.subject.operation === 'local'
+          ? 'a check-back has settled this local transaction as rolled back'
+          : 'this execution was compensated before its action came'
+      throw new EscrowError('barrierRefused', why)
     }
-    if (row.outcome === 'refused') throw new Refusal(row.reason ?? '')
+    if (row.outcome === 'refused')
+      throw new Refusal(row.reason ?? '', row.result === null ? '' : JSON.parse(row.result))
+    if (row.reason === LATER_REASON) return { result: later }
     if (row.bodies !== null) this.#request.subject.restoreBodies?.(decodeFixedBodies(row.bodies))
     return { result: row.result === null ? undefined : JSON.parse(row.result) }
   }
@@ -247,6 +248,7 @@ select result from ${table.name} where namespace = '' and execution_id = '' and 
     try {
       const bodies = this.#request.subject.sealBodies?.() ?? []
       const sets: string[] = []
+      if (result === later) sets.push(`reason = ${literal(LATER_REASON)}`)
       const json = resultJson(result, this.#context.resultBytesMax)
       if (json !== undefined) sets.push(`result = ${literal(json)}`)
       if (bodies.length > 0) sets.push(`bodies = ${bytesLiteral(encodeFixedBodies(bodies))}`)
@@ -260,11 +262,8 @@ select result from ${table.name} where namespace = '' and execution_id = '' and 
   }
 
   async #refuse(refusal: Refusal): Promise<void> {
-    const { name } = this.#context.table
-    await this.#commit(
-      `update ${name} set outcome = 'refused', reason = ${literal(refusal.message.replaceAll('\0', ''))} where ${this.#key};\n`,
-      'rollback to savepoint escrow_work;\n',
-    )
+    const text = refusedText(this.#context.table, this.#key, refusal)
+    await this.#commit(text, 'rollback to savepoint escrow_work;\n')
   }
 
   /**
@@ -329,31 +328,4 @@ function transactionFailed(message: string, cause?: unknown): EscrowError {
   return new EscrowError('localTransactionFailed', `the local transaction was rolled back: ${message}`, {
     cause,
   })
-}
-
-// What a statement answers isn't a result of the business: `(client) => client.query(…)` keeps nothing.
-function resultJson(result: unknown, bytesMax: number): string | undefined {
-  if (result === undefined || isQueryResult(result) || (Array.isArray(result) && result.some(isQueryResult)))
-    return undefined
-  const json = JSON.stringify(result) as string | undefined
-  if (json === undefined) return undefined
-  const bytes = Buffer.byteLength(json)
-  if (bytes <= bytesMax) return json
-  throw new EscrowError(
-    'tooLarge',
-    `the result is ${bytes} bytes of JSON, over the limit resultBytesMax of ${bytesMax}`,
-    {
-      details: { limit: 'resultBytesMax', max: String(bytesMax), actual: String(bytes) },
-    },
-  )
-}
-
-function isQueryResult(value: unknown): boolean {
-  return (
-    typeof value === 'object' &&
-    value !== null &&
-    'command' in value &&
-    'rowCount' in value &&
-    'rows' in value
-  )
 }

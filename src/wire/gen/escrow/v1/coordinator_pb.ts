@@ -4,7 +4,9 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { CheckBackPolicy, FixedBody, HalfMessage, RetryPolicy, TraceContext, Transaction, TransactionStatus } from "./transaction_pb.ts";
+import type { StepResponse } from "./participant_pb.ts";
+import { file_escrow_v1_participant } from "./participant_pb.ts";
+import type { CheckBackPolicy, FixedBody, HalfMessage, RetryPolicy, TraceContext, Transaction, TransactionKind, TransactionStatus } from "./transaction_pb.ts";
 import { file_escrow_v1_transaction } from "./transaction_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -12,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file escrow/v1/coordinator.proto.
  */
 export const file_escrow_v1_coordinator: GenFile = /*@__PURE__*/
-  fileDesc("Chtlc2Nyb3cvdjEvY29vcmRpbmF0b3IucHJvdG8SCWVzY3Jvdy52MSKUAgoOUHJlcGFyZVJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEg8KB2NoZWNrZXIYAyABKAkSFAoMb3JkZXJpbmdfa2V5GAQgASgJEigKCG1lc3NhZ2VzGAUgAygLMhYuZXNjcm93LnYxLkhhbGZNZXNzYWdlEi4KCmNoZWNrX2JhY2sYBiABKAsyGi5lc2Nyb3cudjEuQ2hlY2tCYWNrUG9saWN5EiUKBXJldHJ5GAcgASgLMhYuZXNjcm93LnYxLlJldHJ5UG9saWN5EhMKC2RhdGFiYXNlX2lkGAggASgJEiYKBXRyYWNlGAkgASgLMhcuZXNjcm93LnYxLlRyYWNlQ29udGV4dCJhCg9QcmVwYXJlUmVzcG9uc2USCgoCaWQYASABKAkSFAoMZXhlY3V0aW9uX2lkGAIgASgJEiwKBnN0YXR1cxgDIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyJUCg1Db21taXRSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIKCgJpZBgCIAEoCRIkCgZib2RpZXMYAyADKAsyFC5lc2Nyb3cudjEuRml4ZWRCb2R5Ij4KDkNvbW1pdFJlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyJACg9Sb2xsYmFja1JlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEg4KBnJlYXNvbhgDIAEoCSJAChBSb2xsYmFja1Jlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyI4ChdSZXF1ZXN0Q2hlY2tCYWNrUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkiSAoYUmVxdWVzdENoZWNrQmFja1Jlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyIrCgpHZXRSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIKCgJpZBgCIAEoCSI6CgtHZXRSZXNwb25zZRIrCgt0cmFuc2FjdGlvbhgBIAEoCzIWLmVzY3Jvdy52MS5UcmFuc2FjdGlvbiJzCgtMaXN0UmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSLgoIc3RhdHVzZXMYAiADKA4yHC5lc2Nyb3cudjEuVHJhbnNhY3Rpb25TdGF0dXMSDQoFbGltaXQYAyABKA0SEgoKcGFnZV90b2tlbhgEIAEoCSJnCgxMaXN0UmVzcG9uc2USLAoMdHJhbnNhY3Rpb25zGAEgAygLMhYuZXNjcm93LnYxLlRyYW5zYWN0aW9uEhAKCGFzX29mX21zGAIgASgDEhcKD25leHRfcGFnZV90b2tlbhgDIAEoCSIsCgtXYWl0UmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkiOwoMV2FpdFJlc3BvbnNlEisKC3RyYW5zYWN0aW9uGAEgASgLMhYuZXNjcm93LnYxLlRyYW5zYWN0aW9uImYKDFJldHJ5UmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkSFAoMZXhlY3V0aW9uX2lkGAMgASgJEiEKGWFjY2VwdF9wb3NzaWJsZV9kdXBsaWNhdGUYBCABKAgiPQoNUmV0cnlSZXNwb25zZRIsCgZzdGF0dXMYASABKA4yHC5lc2Nyb3cudjEuVHJhbnNhY3Rpb25TdGF0dXMiQgoLU2tpcFJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEhQKDGV4ZWN1dGlvbl9pZBgDIAEoCSI8CgxTa2lwUmVzcG9uc2USLAoGc3RhdHVzGAEgASgOMhwuZXNjcm93LnYxLlRyYW5zYWN0aW9uU3RhdHVzIkgKEUNvbXBlbnNhdGVSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIKCgJpZBgCIAEoCRIUCgxleGVjdXRpb25faWQYAyABKAkiQgoSQ29tcGVuc2F0ZVJlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyJ7Cg9SZWdpc3RlclJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEg8KB3NlcnZpY2UYAiABKAkSCwoDdXJsGAMgASgJEhAKCGhhbmRsZXJzGAQgAygJEhAKCGNoZWNrZXJzGAUgAygJEhMKC2RhdGFiYXNlX2lkGAYgASgJIhIKEFJlZ2lzdGVyUmVzcG9uc2Uy5AUKEkNvb3JkaW5hdG9yU2VydmljZRJACgdQcmVwYXJlEhkuZXNjcm93LnYxLlByZXBhcmVSZXF1ZXN0GhouZXNjcm93LnYxLlByZXBhcmVSZXNwb25zZRI9CgZDb21taXQSGC5lc2Nyb3cudjEuQ29tbWl0UmVxdWVzdBoZLmVzY3Jvdy52MS5Db21taXRSZXNwb25zZRJDCghSb2xsYmFjaxIaLmVzY3Jvdy52MS5Sb2xsYmFja1JlcXVlc3QaGy5lc2Nyb3cudjEuUm9sbGJhY2tSZXNwb25zZRJbChBSZXF1ZXN0Q2hlY2tCYWNrEiIuZXNjcm93LnYxLlJlcXVlc3RDaGVja0JhY2tSZXF1ZXN0GiMuZXNjcm93LnYxLlJlcXVlc3RDaGVja0JhY2tSZXNwb25zZRI0CgNHZXQSFS5lc2Nyb3cudjEuR2V0UmVxdWVzdBoWLmVzY3Jvdy52MS5HZXRSZXNwb25zZRI3CgRMaXN0EhYuZXNjcm93LnYxLkxpc3RSZXF1ZXN0GhcuZXNjcm93LnYxLkxpc3RSZXNwb25zZRI3CgRXYWl0EhYuZXNjcm93LnYxLldhaXRSZXF1ZXN0GhcuZXNjcm93LnYxLldhaXRSZXNwb25zZRI6CgVSZXRyeRIXLmVzY3Jvdy52MS5SZXRyeVJlcXVlc3QaGC5lc2Nyb3cudjEuUmV0cnlSZXNwb25zZRI3CgRTa2lwEhYuZXNjcm93LnYxLlNraXBSZXF1ZXN0GhcuZXNjcm93LnYxLlNraXBSZXNwb25zZRJJCgpDb21wZW5zYXRlEhwuZXNjcm93LnYxLkNvbXBlbnNhdGVSZXF1ZXN0Gh0uZXNjcm93LnYxLkNvbXBlbnNhdGVSZXNwb25zZRJDCghSZWdpc3RlchIaLmVzY3Jvdy52MS5SZWdpc3RlclJlcXVlc3QaGy5lc2Nyb3cudjEuUmVnaXN0ZXJSZXNwb25zZWIGcHJvdG8z", [file_escrow_v1_transaction]);
+  fileDesc("Chtlc2Nyb3cvdjEvY29vcmRpbmF0b3IucHJvdG8SCWVzY3Jvdy52MSKUAgoOUHJlcGFyZVJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEg8KB2NoZWNrZXIYAyABKAkSFAoMb3JkZXJpbmdfa2V5GAQgASgJEigKCG1lc3NhZ2VzGAUgAygLMhYuZXNjcm93LnYxLkhhbGZNZXNzYWdlEi4KCmNoZWNrX2JhY2sYBiABKAsyGi5lc2Nyb3cudjEuQ2hlY2tCYWNrUG9saWN5EiUKBXJldHJ5GAcgASgLMhYuZXNjcm93LnYxLlJldHJ5UG9saWN5EhMKC2RhdGFiYXNlX2lkGAggASgJEiYKBXRyYWNlGAkgASgLMhcuZXNjcm93LnYxLlRyYWNlQ29udGV4dCJhCg9QcmVwYXJlUmVzcG9uc2USCgoCaWQYASABKAkSFAoMZXhlY3V0aW9uX2lkGAIgASgJEiwKBnN0YXR1cxgDIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyJUCg1Db21taXRSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIKCgJpZBgCIAEoCRIkCgZib2RpZXMYAyADKAsyFC5lc2Nyb3cudjEuRml4ZWRCb2R5Ij4KDkNvbW1pdFJlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyJACg9Sb2xsYmFja1JlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEg4KBnJlYXNvbhgDIAEoCSJAChBSb2xsYmFja1Jlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyI4ChdSZXF1ZXN0Q2hlY2tCYWNrUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkiSAoYUmVxdWVzdENoZWNrQmFja1Jlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyIrCgpHZXRSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIKCgJpZBgCIAEoCSI6CgtHZXRSZXNwb25zZRIrCgt0cmFuc2FjdGlvbhgBIAEoCzIWLmVzY3Jvdy52MS5UcmFuc2FjdGlvbiKeAgoLTGlzdFJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEi4KCHN0YXR1c2VzGAIgAygOMhwuZXNjcm93LnYxLlRyYW5zYWN0aW9uU3RhdHVzEg0KBWxpbWl0GAMgASgNEhIKCnBhZ2VfdG9rZW4YBCABKAkSKAoEa2luZBgFIAEoDjIaLmVzY3Jvdy52MS5UcmFuc2FjdGlvbktpbmQSDAoEc2FnYRgGIAEoCRIUCgxidXNpbmVzc19rZXkYByABKAkSLgoEdGFncxgIIAMoCzIgLmVzY3Jvdy52MS5MaXN0UmVxdWVzdC5UYWdzRW50cnkaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiZwoMTGlzdFJlc3BvbnNlEiwKDHRyYW5zYWN0aW9ucxgBIAMoCzIWLmVzY3Jvdy52MS5UcmFuc2FjdGlvbhIQCghhc19vZl9tcxgCIAEoAxIXCg9uZXh0X3BhZ2VfdG9rZW4YAyABKAkiLAoLV2FpdFJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJIjsKDFdhaXRSZXNwb25zZRIrCgt0cmFuc2FjdGlvbhgBIAEoCzIWLmVzY3Jvdy52MS5UcmFuc2FjdGlvbiJmCgxSZXRyeVJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEhQKDGV4ZWN1dGlvbl9pZBgDIAEoCRIhChlhY2NlcHRfcG9zc2libGVfZHVwbGljYXRlGAQgASgIIj0KDVJldHJ5UmVzcG9uc2USLAoGc3RhdHVzGAEgASgOMhwuZXNjcm93LnYxLlRyYW5zYWN0aW9uU3RhdHVzIkIKC1NraXBSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIKCgJpZBgCIAEoCRIUCgxleGVjdXRpb25faWQYAyABKAkiPAoMU2tpcFJlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyJIChFDb21wZW5zYXRlUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkSFAoMZXhlY3V0aW9uX2lkGAMgASgJIkIKEkNvbXBlbnNhdGVSZXNwb25zZRIsCgZzdGF0dXMYASABKA4yHC5lc2Nyb3cudjEuVHJhbnNhY3Rpb25TdGF0dXMiigEKD1JlZ2lzdGVyUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSDwoHc2VydmljZRgCIAEoCRILCgN1cmwYAyABKAkSEAoIaGFuZGxlcnMYBCADKAkSEAoIY2hlY2tlcnMYBSADKAkSEwoLZGF0YWJhc2VfaWQYBiABKAkSDQoFc3RlcHMYByADKAkiEgoQUmVnaXN0ZXJSZXNwb25zZSK3AgoQU3RhcnRTYWdhUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkSDAoEc2FnYRgDIAEoCRIPCgd2ZXJzaW9uGAQgASgNEgwKBHNsaXAYBSABKAwSDQoFaW5wdXQYBiABKAwSFAoMb3JkZXJpbmdfa2V5GAcgASgJEhQKDGJ1c2luZXNzX2tleRgIIAEoCRIzCgR0YWdzGAkgAygLMiUuZXNjcm93LnYxLlN0YXJ0U2FnYVJlcXVlc3QuVGFnc0VudHJ5EhIKCnRpbWVvdXRfbXMYCiABKAMSJgoFdHJhY2UYCyABKAsyFy5lc2Nyb3cudjEuVHJhY2VDb250ZXh0GisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBInQKEVN0YXJ0U2FnYVJlc3BvbnNlEgoKAmlkGAEgASgJEhQKDGV4ZWN1dGlvbl9pZBgCIAEoCRIsCgZzdGF0dXMYAyABKA4yHC5lc2Nyb3cudjEuVHJhbnNhY3Rpb25TdGF0dXMSDwoHdmVyc2lvbhgEIAEoDSJmChFTaWduYWxTYWdhUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkSDgoGc2lnbmFsGAMgASgJEg8KB3BheWxvYWQYBCABKAwSEQoJc2lnbmFsX2lkGAUgASgJIkIKElNpZ25hbFNhZ2FSZXNwb25zZRIsCgZzdGF0dXMYASABKA4yHC5lc2Nyb3cudjEuVHJhbnNhY3Rpb25TdGF0dXMiQgoRQ2FuY2VsU2FnYVJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEg4KBnJlYXNvbhgDIAEoCSJCChJDYW5jZWxTYWdhUmVzcG9uc2USLAoGc3RhdHVzGAEgASgOMhwuZXNjcm93LnYxLlRyYW5zYWN0aW9uU3RhdHVzInUKE0NvbXBsZXRlU3RlcFJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEhQKDGV4ZWN1dGlvbl9pZBgDIAEoCRIpCghyZXNwb25zZRgEIAEoCzIXLmVzY3Jvdy52MS5TdGVwUmVzcG9uc2UiRAoUQ29tcGxldGVTdGVwUmVzcG9uc2USLAoGc3RhdHVzGAEgASgOMhwuZXNjcm93LnYxLlRyYW5zYWN0aW9uU3RhdHVzMpMIChJDb29yZGluYXRvclNlcnZpY2USQAoHUHJlcGFyZRIZLmVzY3Jvdy52MS5QcmVwYXJlUmVxdWVzdBoaLmVzY3Jvdy52MS5QcmVwYXJlUmVzcG9uc2USPQoGQ29tbWl0EhguZXNjcm93LnYxLkNvbW1pdFJlcXVlc3QaGS5lc2Nyb3cudjEuQ29tbWl0UmVzcG9uc2USQwoIUm9sbGJhY2sSGi5lc2Nyb3cudjEuUm9sbGJhY2tSZXF1ZXN0GhsuZXNjcm93LnYxLlJvbGxiYWNrUmVzcG9uc2USWwoQUmVxdWVzdENoZWNrQmFjaxIiLmVzY3Jvdy52MS5SZXF1ZXN0Q2hlY2tCYWNrUmVxdWVzdBojLmVzY3Jvdy52MS5SZXF1ZXN0Q2hlY2tCYWNrUmVzcG9uc2USNAoDR2V0EhUuZXNjcm93LnYxLkdldFJlcXVlc3QaFi5lc2Nyb3cudjEuR2V0UmVzcG9uc2USNwoETGlzdBIWLmVzY3Jvdy52MS5MaXN0UmVxdWVzdBoXLmVzY3Jvdy52MS5MaXN0UmVzcG9uc2USNwoEV2FpdBIWLmVzY3Jvdy52MS5XYWl0UmVxdWVzdBoXLmVzY3Jvdy52MS5XYWl0UmVzcG9uc2USOgoFUmV0cnkSFy5lc2Nyb3cudjEuUmV0cnlSZXF1ZXN0GhguZXNjcm93LnYxLlJldHJ5UmVzcG9uc2USNwoEU2tpcBIWLmVzY3Jvdy52MS5Ta2lwUmVxdWVzdBoXLmVzY3Jvdy52MS5Ta2lwUmVzcG9uc2USSQoKQ29tcGVuc2F0ZRIcLmVzY3Jvdy52MS5Db21wZW5zYXRlUmVxdWVzdBodLmVzY3Jvdy52MS5Db21wZW5zYXRlUmVzcG9uc2USQwoIUmVnaXN0ZXISGi5lc2Nyb3cudjEuUmVnaXN0ZXJSZXF1ZXN0GhsuZXNjcm93LnYxLlJlZ2lzdGVyUmVzcG9uc2USRgoJU3RhcnRTYWdhEhsuZXNjcm93LnYxLlN0YXJ0U2FnYVJlcXVlc3QaHC5lc2Nyb3cudjEuU3RhcnRTYWdhUmVzcG9uc2USSQoKU2lnbmFsU2FnYRIcLmVzY3Jvdy52MS5TaWduYWxTYWdhUmVxdWVzdBodLmVzY3Jvdy52MS5TaWduYWxTYWdhUmVzcG9uc2USSQoKQ2FuY2VsU2FnYRIcLmVzY3Jvdy52MS5DYW5jZWxTYWdhUmVxdWVzdBodLmVzY3Jvdy52MS5DYW5jZWxTYWdhUmVzcG9uc2USTwoMQ29tcGxldGVTdGVwEh4uZXNjcm93LnYxLkNvbXBsZXRlU3RlcFJlcXVlc3QaHy5lc2Nyb3cudjEuQ29tcGxldGVTdGVwUmVzcG9uc2ViBnByb3RvMw", [file_escrow_v1_participant, file_escrow_v1_transaction]);
 
 /**
  * Asks to hold messages.
@@ -369,6 +371,34 @@ export type ListRequest = Message<"escrow.v1.ListRequest"> & {
    * @generated from field: string page_token = 4;
    */
   pageToken: string;
+
+  /**
+   * Only this kind; none means every kind.
+   *
+   * @generated from field: escrow.v1.TransactionKind kind = 5;
+   */
+  kind: TransactionKind;
+
+  /**
+   * Only sagas of this definition; empty for any.
+   *
+   * @generated from field: string saga = 6;
+   */
+  saga: string;
+
+  /**
+   * Only sagas with this business key; empty for any.
+   *
+   * @generated from field: string business_key = 7;
+   */
+  businessKey: string;
+
+  /**
+   * Only sagas that have all of these tags.
+   *
+   * @generated from field: map<string, string> tags = 8;
+   */
+  tags: { [key: string]: string };
 };
 
 /**
@@ -684,6 +714,13 @@ export type RegisterRequest = Message<"escrow.v1.RegisterRequest"> & {
    * @generated from field: string database_id = 6;
    */
   databaseId: string;
+
+  /**
+   * The steps of sagas that it has.
+   *
+   * @generated from field: repeated string steps = 7;
+   */
+  steps: string[];
 };
 
 /**
@@ -707,6 +744,328 @@ export type RegisterResponse = Message<"escrow.v1.RegisterResponse"> & {
  */
 export const RegisterResponseSchema: GenMessage<RegisterResponse> = /*@__PURE__*/
   messageDesc(file_escrow_v1_coordinator, 21);
+
+/**
+ * Begins a saga: of a definition, or of a routing slip.
+ *
+ * @generated from message escrow.v1.StartSagaRequest
+ */
+export type StartSagaRequest = Message<"escrow.v1.StartSagaRequest"> & {
+  /**
+   * The namespace; default `default`.
+   *
+   * @generated from field: string namespace = 1;
+   */
+  namespace: string;
+
+  /**
+   * An id given by the caller is an idempotency key for its window (24 h by default). Empty: one is minted.
+   *
+   * @generated from field: string id = 2;
+   */
+  id: string;
+
+  /**
+   * The definition's name; empty with a routing slip.
+   *
+   * @generated from field: string saga = 3;
+   */
+  saga: string;
+
+  /**
+   * The definition's version; 0 for the newest.
+   *
+   * @generated from field: uint32 version = 4;
+   */
+  version: number;
+
+  /**
+   * A routing slip, as JSON; empty with a definition.
+   *
+   * @generated from field: bytes slip = 5;
+   */
+  slip: Uint8Array;
+
+  /**
+   * The input, as JSON; empty for none.
+   *
+   * @generated from field: bytes input = 6;
+   */
+  input: Uint8Array;
+
+  /**
+   * 1 to 128 bytes; the default key of the messages that it sends.
+   *
+   * @generated from field: string ordering_key = 7;
+   */
+  orderingKey: string;
+
+  /**
+   * The key that its business knows it by, to find it with `List`; empty for none.
+   *
+   * @generated from field: string business_key = 8;
+   */
+  businessKey: string;
+
+  /**
+   * Attributes to find it by with `List`.
+   *
+   * @generated from field: map<string, string> tags = 9;
+   */
+  tags: { [key: string]: string };
+
+  /**
+   * How long it may take, in milliseconds; past it, it is undone. 0 for what the definition says.
+   *
+   * @generated from field: int64 timeout_ms = 10;
+   */
+  timeoutMs: bigint;
+
+  /**
+   * The trace to go on with. Default: the request's own `traceparent`, `tracestate` and `baggage`.
+   *
+   * @generated from field: escrow.v1.TraceContext trace = 11;
+   */
+  trace?: TraceContext | undefined;
+};
+
+/**
+ * Describes the message escrow.v1.StartSagaRequest.
+ * Use `create(StartSagaRequestSchema)` to create a new message.
+ */
+export const StartSagaRequestSchema: GenMessage<StartSagaRequest> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_coordinator, 22);
+
+/**
+ * The saga has begun.
+ *
+ * @generated from message escrow.v1.StartSagaResponse
+ */
+export type StartSagaResponse = Message<"escrow.v1.StartSagaResponse"> & {
+  /**
+   * The saga's id.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * What the ids of its executions begin with.
+   *
+   * @generated from field: string execution_id = 2;
+   */
+  executionId: string;
+
+  /**
+   * `RUNNING`, or what the saga has become if the request was sent before.
+   *
+   * @generated from field: escrow.v1.TransactionStatus status = 3;
+   */
+  status: TransactionStatus;
+
+  /**
+   * The version that it runs, to its end.
+   *
+   * @generated from field: uint32 version = 4;
+   */
+  version: number;
+};
+
+/**
+ * Describes the message escrow.v1.StartSagaResponse.
+ * Use `create(StartSagaResponseSchema)` to create a new message.
+ */
+export const StartSagaResponseSchema: GenMessage<StartSagaResponse> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_coordinator, 23);
+
+/**
+ * Tells a saga something.
+ *
+ * @generated from message escrow.v1.SignalSagaRequest
+ */
+export type SignalSagaRequest = Message<"escrow.v1.SignalSagaRequest"> & {
+  /**
+   * The namespace; default `default`.
+   *
+   * @generated from field: string namespace = 1;
+   */
+  namespace: string;
+
+  /**
+   * The saga.
+   *
+   * @generated from field: string id = 2;
+   */
+  id: string;
+
+  /**
+   * The signal's name, as the definition has it.
+   *
+   * @generated from field: string signal = 3;
+   */
+  signal: string;
+
+  /**
+   * What it carries, as JSON; empty for nothing.
+   *
+   * @generated from field: bytes payload = 4;
+   */
+  payload: Uint8Array;
+
+  /**
+   * The same one twice is one signal. Empty: each is its own.
+   *
+   * @generated from field: string signal_id = 5;
+   */
+  signalId: string;
+};
+
+/**
+ * Describes the message escrow.v1.SignalSagaRequest.
+ * Use `create(SignalSagaRequestSchema)` to create a new message.
+ */
+export const SignalSagaRequestSchema: GenMessage<SignalSagaRequest> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_coordinator, 24);
+
+/**
+ * The signal is taken, or kept.
+ *
+ * @generated from message escrow.v1.SignalSagaResponse
+ */
+export type SignalSagaResponse = Message<"escrow.v1.SignalSagaResponse"> & {
+  /**
+   * What the saga is now.
+   *
+   * @generated from field: escrow.v1.TransactionStatus status = 1;
+   */
+  status: TransactionStatus;
+};
+
+/**
+ * Describes the message escrow.v1.SignalSagaResponse.
+ * Use `create(SignalSagaResponseSchema)` to create a new message.
+ */
+export const SignalSagaResponseSchema: GenMessage<SignalSagaResponse> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_coordinator, 25);
+
+/**
+ * Asks to undo a saga that is running.
+ *
+ * @generated from message escrow.v1.CancelSagaRequest
+ */
+export type CancelSagaRequest = Message<"escrow.v1.CancelSagaRequest"> & {
+  /**
+   * The namespace; default `default`.
+   *
+   * @generated from field: string namespace = 1;
+   */
+  namespace: string;
+
+  /**
+   * The saga.
+   *
+   * @generated from field: string id = 2;
+   */
+  id: string;
+
+  /**
+   * Why, for people; at most 1,024 bytes are kept.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message escrow.v1.CancelSagaRequest.
+ * Use `create(CancelSagaRequestSchema)` to create a new message.
+ */
+export const CancelSagaRequestSchema: GenMessage<CancelSagaRequest> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_coordinator, 26);
+
+/**
+ * Compensation is under way.
+ *
+ * @generated from message escrow.v1.CancelSagaResponse
+ */
+export type CancelSagaResponse = Message<"escrow.v1.CancelSagaResponse"> & {
+  /**
+   * What the saga is now.
+   *
+   * @generated from field: escrow.v1.TransactionStatus status = 1;
+   */
+  status: TransactionStatus;
+};
+
+/**
+ * Describes the message escrow.v1.CancelSagaResponse.
+ * Use `create(CancelSagaResponseSchema)` to create a new message.
+ */
+export const CancelSagaResponseSchema: GenMessage<CancelSagaResponse> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_coordinator, 27);
+
+/**
+ * Says how a step ended that was answered `later`.
+ *
+ * @generated from message escrow.v1.CompleteStepRequest
+ */
+export type CompleteStepRequest = Message<"escrow.v1.CompleteStepRequest"> & {
+  /**
+   * The namespace; default `default`.
+   *
+   * @generated from field: string namespace = 1;
+   */
+  namespace: string;
+
+  /**
+   * The saga.
+   *
+   * @generated from field: string id = 2;
+   */
+  id: string;
+
+  /**
+   * The execution, as its call named it.
+   *
+   * @generated from field: string execution_id = 3;
+   */
+  executionId: string;
+
+  /**
+   * How it ended: done, refused or failed.
+   *
+   * @generated from field: escrow.v1.StepResponse response = 4;
+   */
+  response?: StepResponse | undefined;
+};
+
+/**
+ * Describes the message escrow.v1.CompleteStepRequest.
+ * Use `create(CompleteStepRequestSchema)` to create a new message.
+ */
+export const CompleteStepRequestSchema: GenMessage<CompleteStepRequest> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_coordinator, 28);
+
+/**
+ * The outcome is known, durably.
+ *
+ * @generated from message escrow.v1.CompleteStepResponse
+ */
+export type CompleteStepResponse = Message<"escrow.v1.CompleteStepResponse"> & {
+  /**
+   * What the saga is now.
+   *
+   * @generated from field: escrow.v1.TransactionStatus status = 1;
+   */
+  status: TransactionStatus;
+};
+
+/**
+ * Describes the message escrow.v1.CompleteStepResponse.
+ * Use `create(CompleteStepResponseSchema)` to create a new message.
+ */
+export const CompleteStepResponseSchema: GenMessage<CompleteStepResponse> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_coordinator, 29);
 
 /**
  * Everything that a service, a person or a script may ask of a coordinator. Each method is unary, over gRPC and over
@@ -816,7 +1175,7 @@ export const CoordinatorService: GenService<{
     output: typeof CompensateResponseSchema;
   },
   /**
-   * Makes known the checker and the handlers of a service that listens, so that the coordinator calls it.
+   * Makes known the checkers, handlers and steps of a service that listens, so that the coordinator calls it.
    *
    * @generated from rpc escrow.v1.CoordinatorService.Register
    */
@@ -824,6 +1183,46 @@ export const CoordinatorService: GenService<{
     methodKind: "unary";
     input: typeof RegisterRequestSchema;
     output: typeof RegisterResponseSchema;
+  },
+  /**
+   * Begins a saga. Durable once answered. Idempotent under a given id.
+   *
+   * @generated from rpc escrow.v1.CoordinatorService.StartSaga
+   */
+  startSaga: {
+    methodKind: "unary";
+    input: typeof StartSagaRequestSchema;
+    output: typeof StartSagaResponseSchema;
+  },
+  /**
+   * Tells a saga something; one that doesn't wait for it yet keeps it. Durable once answered. Idempotent under a signal id.
+   *
+   * @generated from rpc escrow.v1.CoordinatorService.SignalSaga
+   */
+  signalSaga: {
+    methodKind: "unary";
+    input: typeof SignalSagaRequestSchema;
+    output: typeof SignalSagaResponseSchema;
+  },
+  /**
+   * Undoes a saga that is running. Refused from its pivot's first dispatch on, until the pivot is refused.
+   *
+   * @generated from rpc escrow.v1.CoordinatorService.CancelSaga
+   */
+  cancelSaga: {
+    methodKind: "unary";
+    input: typeof CancelSagaRequestSchema;
+    output: typeof CancelSagaResponseSchema;
+  },
+  /**
+   * Says how a step ended that was answered `later`. Durable once answered; repeating it is harmless.
+   *
+   * @generated from rpc escrow.v1.CoordinatorService.CompleteStep
+   */
+  completeStep: {
+    methodKind: "unary";
+    input: typeof CompleteStepRequestSchema;
+    output: typeof CompleteStepResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_escrow_v1_coordinator, 0);

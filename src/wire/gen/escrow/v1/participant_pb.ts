@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file escrow/v1/participant.proto.
  */
 export const file_escrow_v1_participant: GenFile = /*@__PURE__*/
-  fileDesc("Chtlc2Nyb3cvdjEvcGFydGljaXBhbnQucHJvdG8SCWVzY3Jvdy52MSLaAgoORGVsaXZlclJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEhYKDnRyYW5zYWN0aW9uX2lkGAIgASgJEhQKDGV4ZWN1dGlvbl9pZBgDIAEoCRIPCgdhdHRlbXB0GAQgASgNEg8KB3NlcnZpY2UYBSABKAkSDwoHaGFuZGxlchgGIAEoCRIMCgRib2R5GAcgASgMEjcKB2hlYWRlcnMYCCADKAsyJi5lc2Nyb3cudjEuRGVsaXZlclJlcXVlc3QuSGVhZGVyc0VudHJ5EgsKA2tleRgJIAEoCRIUCgxjb250ZW50X3R5cGUYCiABKAkSJgoFdHJhY2UYCyABKAsyFy5lc2Nyb3cudjEuVHJhY2VDb250ZXh0EhIKCnRpbWVvdXRfbXMYDCABKAMaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiTAoPRGVsaXZlclJlc3BvbnNlEioKB291dGNvbWUYASABKA4yGS5lc2Nyb3cudjEuRGVsaXZlck91dGNvbWUSDQoFZXJyb3IYAiABKAkiyQEKEENoZWNrQmFja1JlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEhYKDnRyYW5zYWN0aW9uX2lkGAIgASgJEhQKDGV4ZWN1dGlvbl9pZBgDIAEoCRIPCgdhdHRlbXB0GAQgASgNEg8KB2NoZWNrZXIYBSABKAkSFgoOcHJlcGFyZWRfYXRfbXMYBiABKAMSJgoFdHJhY2UYByABKAsyFy5lc2Nyb3cudjEuVHJhY2VDb250ZXh0EhIKCnRpbWVvdXRfbXMYCCABKAMicwoRQ2hlY2tCYWNrUmVzcG9uc2USKQoKcmVzb2x1dGlvbhgBIAEoDjIVLmVzY3Jvdy52MS5SZXNvbHV0aW9uEiQKBmJvZGllcxgCIAMoCzIULmVzY3Jvdy52MS5GaXhlZEJvZHkSDQoFZXJyb3IYAyABKAkqiQEKDkRlbGl2ZXJPdXRjb21lEh8KG0RFTElWRVJfT1VUQ09NRV9VTlNQRUNJRklFRBAAEh0KGURFTElWRVJfT1VUQ09NRV9ERUxJVkVSRUQQARIaChZERUxJVkVSX09VVENPTUVfRkFJTEVEEAISGwoXREVMSVZFUl9PVVRDT01FX1JFRlVTRUQQAzKeAQoSUGFydGljaXBhbnRTZXJ2aWNlEkAKB0RlbGl2ZXISGS5lc2Nyb3cudjEuRGVsaXZlclJlcXVlc3QaGi5lc2Nyb3cudjEuRGVsaXZlclJlc3BvbnNlEkYKCUNoZWNrQmFjaxIbLmVzY3Jvdy52MS5DaGVja0JhY2tSZXF1ZXN0GhwuZXNjcm93LnYxLkNoZWNrQmFja1Jlc3BvbnNlYgZwcm90bzM", [file_escrow_v1_transaction]);
+  fileDesc("Chtlc2Nyb3cvdjEvcGFydGljaXBhbnQucHJvdG8SCWVzY3Jvdy52MSLaAgoORGVsaXZlclJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEhYKDnRyYW5zYWN0aW9uX2lkGAIgASgJEhQKDGV4ZWN1dGlvbl9pZBgDIAEoCRIPCgdhdHRlbXB0GAQgASgNEg8KB3NlcnZpY2UYBSABKAkSDwoHaGFuZGxlchgGIAEoCRIMCgRib2R5GAcgASgMEjcKB2hlYWRlcnMYCCADKAsyJi5lc2Nyb3cudjEuRGVsaXZlclJlcXVlc3QuSGVhZGVyc0VudHJ5EgsKA2tleRgJIAEoCRIUCgxjb250ZW50X3R5cGUYCiABKAkSJgoFdHJhY2UYCyABKAsyFy5lc2Nyb3cudjEuVHJhY2VDb250ZXh0EhIKCnRpbWVvdXRfbXMYDCABKAMaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiTAoPRGVsaXZlclJlc3BvbnNlEioKB291dGNvbWUYASABKA4yGS5lc2Nyb3cudjEuRGVsaXZlck91dGNvbWUSDQoFZXJyb3IYAiABKAkiyQEKEENoZWNrQmFja1JlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEhYKDnRyYW5zYWN0aW9uX2lkGAIgASgJEhQKDGV4ZWN1dGlvbl9pZBgDIAEoCRIPCgdhdHRlbXB0GAQgASgNEg8KB2NoZWNrZXIYBSABKAkSFgoOcHJlcGFyZWRfYXRfbXMYBiABKAMSJgoFdHJhY2UYByABKAsyFy5lc2Nyb3cudjEuVHJhY2VDb250ZXh0EhIKCnRpbWVvdXRfbXMYCCABKAMicwoRQ2hlY2tCYWNrUmVzcG9uc2USKQoKcmVzb2x1dGlvbhgBIAEoDjIVLmVzY3Jvdy52MS5SZXNvbHV0aW9uEiQKBmJvZGllcxgCIAMoCzIULmVzY3Jvdy52MS5GaXhlZEJvZHkSDQoFZXJyb3IYAyABKAkirAIKC1N0ZXBSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIWCg50cmFuc2FjdGlvbl9pZBgCIAEoCRIUCgxleGVjdXRpb25faWQYAyABKAkSDwoHYXR0ZW1wdBgEIAEoDRIPCgdzZXJ2aWNlGAUgASgJEgwKBHN0ZXAYBiABKAkSKwoJb3BlcmF0aW9uGAcgASgOMhguZXNjcm93LnYxLlN0ZXBPcGVyYXRpb24SDQoFaW5wdXQYCCABKAwSDgoGcmVzdWx0GAkgASgMEhYKDmlzX2FjdGlvbl9kb25lGAogASgIEgwKBHNhZ2EYCyABKAkSJgoFdHJhY2UYDCABKAsyFy5lc2Nyb3cudjEuVHJhY2VDb250ZXh0EhIKCnRpbWVvdXRfbXMYDSABKAMiZAoMU3RlcFJlc3BvbnNlEicKB291dGNvbWUYASABKA4yFi5lc2Nyb3cudjEuU3RlcE91dGNvbWUSDgoGcmVzdWx0GAIgASgMEgwKBGNvZGUYAyABKAkSDQoFZXJyb3IYBCABKAkqiQEKDkRlbGl2ZXJPdXRjb21lEh8KG0RFTElWRVJfT1VUQ09NRV9VTlNQRUNJRklFRBAAEh0KGURFTElWRVJfT1VUQ09NRV9ERUxJVkVSRUQQARIaChZERUxJVkVSX09VVENPTUVfRkFJTEVEEAISGwoXREVMSVZFUl9PVVRDT01FX1JFRlVTRUQQAyprCg1TdGVwT3BlcmF0aW9uEh4KGlNURVBfT1BFUkFUSU9OX1VOU1BFQ0lGSUVEEAASGQoVU1RFUF9PUEVSQVRJT05fQUNUSU9OEAESHwobU1RFUF9PUEVSQVRJT05fQ09NUEVOU0FUSU9OEAIqjQEKC1N0ZXBPdXRjb21lEhwKGFNURVBfT1VUQ09NRV9VTlNQRUNJRklFRBAAEhUKEVNURVBfT1VUQ09NRV9ET05FEAESGAoUU1RFUF9PVVRDT01FX1JFRlVTRUQQAhIXChNTVEVQX09VVENPTUVfRkFJTEVEEAMSFgoSU1RFUF9PVVRDT01FX0xBVEVSEAQy1wEKElBhcnRpY2lwYW50U2VydmljZRJACgdEZWxpdmVyEhkuZXNjcm93LnYxLkRlbGl2ZXJSZXF1ZXN0GhouZXNjcm93LnYxLkRlbGl2ZXJSZXNwb25zZRJGCglDaGVja0JhY2sSGy5lc2Nyb3cudjEuQ2hlY2tCYWNrUmVxdWVzdBocLmVzY3Jvdy52MS5DaGVja0JhY2tSZXNwb25zZRI3CgRTdGVwEhYuZXNjcm93LnYxLlN0ZXBSZXF1ZXN0GhcuZXNjcm93LnYxLlN0ZXBSZXNwb25zZWIGcHJvdG8z", [file_escrow_v1_transaction]);
 
 /**
  * A message for a handler.
@@ -247,6 +247,154 @@ export const CheckBackResponseSchema: GenMessage<CheckBackResponse> = /*@__PURE_
   messageDesc(file_escrow_v1_participant, 3);
 
 /**
+ * A call of a step.
+ *
+ * @generated from message escrow.v1.StepRequest
+ */
+export type StepRequest = Message<"escrow.v1.StepRequest"> & {
+  /**
+   * The namespace.
+   *
+   * @generated from field: string namespace = 1;
+   */
+  namespace: string;
+
+  /**
+   * The saga's id.
+   *
+   * @generated from field: string transaction_id = 2;
+   */
+  transactionId: string;
+
+  /**
+   * Stable over all attempts, and the same for the compensation; unique for ever: the barrier's key, with the operation.
+   *
+   * @generated from field: string execution_id = 3;
+   */
+  executionId: string;
+
+  /**
+   * 1 for the first attempt.
+   *
+   * @generated from field: uint32 attempt = 4;
+   */
+  attempt: number;
+
+  /**
+   * The service that is meant.
+   *
+   * @generated from field: string service = 5;
+   */
+  service: string;
+
+  /**
+   * The step that is meant.
+   *
+   * @generated from field: string step = 6;
+   */
+  step: string;
+
+  /**
+   * What is asked.
+   *
+   * @generated from field: escrow.v1.StepOperation operation = 7;
+   */
+  operation: StepOperation;
+
+  /**
+   * The input of the action, as JSON; empty for none. The compensation is given the same.
+   *
+   * @generated from field: bytes input = 8;
+   */
+  input: Uint8Array;
+
+  /**
+   * For a compensation: the result of the action, as JSON; empty for none, or where it isn't known.
+   *
+   * @generated from field: bytes result = 9;
+   */
+  result: Uint8Array;
+
+  /**
+   * For a compensation: the action is known to be done. Otherwise it may have been done, or may still be under way.
+   *
+   * @generated from field: bool is_action_done = 10;
+   */
+  isActionDone: boolean;
+
+  /**
+   * The name of the saga's definition; empty for a routing slip.
+   *
+   * @generated from field: string saga = 11;
+   */
+  saga: string;
+
+  /**
+   * The trace to go on with.
+   *
+   * @generated from field: escrow.v1.TraceContext trace = 12;
+   */
+  trace?: TraceContext | undefined;
+
+  /**
+   * How long the answer is waited for, in milliseconds.
+   *
+   * @generated from field: int64 timeout_ms = 13;
+   */
+  timeoutMs: bigint;
+};
+
+/**
+ * Describes the message escrow.v1.StepRequest.
+ * Use `create(StepRequestSchema)` to create a new message.
+ */
+export const StepRequestSchema: GenMessage<StepRequest> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_participant, 4);
+
+/**
+ * How it ended.
+ *
+ * @generated from message escrow.v1.StepResponse
+ */
+export type StepResponse = Message<"escrow.v1.StepResponse"> & {
+  /**
+   * The outcome; an answer without one counts as unknown.
+   *
+   * @generated from field: escrow.v1.StepOutcome outcome = 1;
+   */
+  outcome: StepOutcome;
+
+  /**
+   * What an action that is done gave, as JSON; empty for none.
+   *
+   * @generated from field: bytes result = 2;
+   */
+  result: Uint8Array;
+
+  /**
+   * What went wrong, for programs: a word of the participant's own, at most 128 characters. A saga may name the codes
+   * that aren't worth another attempt.
+   *
+   * @generated from field: string code = 3;
+   */
+  code: string;
+
+  /**
+   * What went wrong, for people.
+   *
+   * @generated from field: string error = 4;
+   */
+  error: string;
+};
+
+/**
+ * Describes the message escrow.v1.StepResponse.
+ * Use `create(StepResponseSchema)` to create a new message.
+ */
+export const StepResponseSchema: GenMessage<StepResponse> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_participant, 5);
+
+/**
  * How a participant took a message.
  *
  * @generated from enum escrow.v1.DeliverOutcome
@@ -295,6 +443,102 @@ export const DeliverOutcomeSchema: GenEnum<DeliverOutcome> = /*@__PURE__*/
   enumDesc(file_escrow_v1_participant, 0);
 
 /**
+ * What is asked of a step.
+ *
+ * @generated from enum escrow.v1.StepOperation
+ */
+export const StepOperation = {
+  /**
+   * Not said: nothing may be done.
+   *
+   * @generated from enum value: STEP_OPERATION_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Do it.
+   *
+   * @generated from enum value: STEP_OPERATION_ACTION = 1;
+   */
+  ACTION: 1,
+
+  /**
+   * Undo it.
+   *
+   * @generated from enum value: STEP_OPERATION_COMPENSATION = 2;
+   */
+  COMPENSATION: 2,
+} as const;
+
+/**
+ * What is asked of a step.
+ *
+ * @generated from enum escrow.v1.StepOperation
+ */
+export type StepOperation = (typeof StepOperation)[keyof typeof StepOperation] | UnknownEnum;
+
+/**
+ * Describes the enum escrow.v1.StepOperation.
+ */
+export const StepOperationSchema: GenEnum<StepOperation> = /*@__PURE__*/
+  enumDesc(file_escrow_v1_participant, 1);
+
+/**
+ * How a step ended.
+ *
+ * @generated from enum escrow.v1.StepOutcome
+ */
+export const StepOutcome = {
+  /**
+   * Not said: the outcome is unknown, and the call comes again.
+   *
+   * @generated from enum value: STEP_OUTCOME_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Done.
+   *
+   * @generated from enum value: STEP_OUTCOME_DONE = 1;
+   */
+  DONE: 1,
+
+  /**
+   * Refused for good: nothing was done, and no attempt of this execution will ever do it.
+   *
+   * @generated from enum value: STEP_OUTCOME_REFUSED = 2;
+   */
+  REFUSED: 2,
+
+  /**
+   * Not now: it is tried again after a pause.
+   *
+   * @generated from enum value: STEP_OUTCOME_FAILED = 3;
+   */
+  FAILED: 3,
+
+  /**
+   * It goes on after this answer, and is completed by `CompleteStep` under its execution id.
+   *
+   * @generated from enum value: STEP_OUTCOME_LATER = 4;
+   */
+  LATER: 4,
+} as const;
+
+/**
+ * How a step ended.
+ *
+ * @generated from enum escrow.v1.StepOutcome
+ */
+export type StepOutcome = (typeof StepOutcome)[keyof typeof StepOutcome] | UnknownEnum;
+
+/**
+ * Describes the enum escrow.v1.StepOutcome.
+ */
+export const StepOutcomeSchema: GenEnum<StepOutcome> = /*@__PURE__*/
+  enumDesc(file_escrow_v1_participant, 2);
+
+/**
  * What a participant that listens offers, over gRPC, or over HTTP with JSON under the same paths.
  *
  * @generated from service escrow.v1.ParticipantService
@@ -319,6 +563,16 @@ export const ParticipantService: GenService<{
     methodKind: "unary";
     input: typeof CheckBackRequestSchema;
     output: typeof CheckBackResponseSchema;
+  },
+  /**
+   * Runs one step of a saga, or undoes it. May come more than once under the same execution id and operation.
+   *
+   * @generated from rpc escrow.v1.ParticipantService.Step
+   */
+  step: {
+    methodKind: "unary";
+    input: typeof StepRequestSchema;
+    output: typeof StepResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_escrow_v1_participant, 0);

@@ -4,9 +4,9 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { CommitRequest, CommitResponse, CompensateRequest, CompensateResponse, GetRequest, GetResponse, ListRequest, ListResponse, PrepareRequest, PrepareResponse, RequestCheckBackRequest, RequestCheckBackResponse, RetryRequest, RetryResponse, RollbackRequest, RollbackResponse, SkipRequest, SkipResponse, WaitRequest, WaitResponse } from "./coordinator_pb.ts";
+import type { CancelSagaRequest, CancelSagaResponse, CommitRequest, CommitResponse, CompensateRequest, CompensateResponse, CompleteStepRequest, CompleteStepResponse, GetRequest, GetResponse, ListRequest, ListResponse, PrepareRequest, PrepareResponse, RequestCheckBackRequest, RequestCheckBackResponse, RetryRequest, RetryResponse, RollbackRequest, RollbackResponse, SignalSagaRequest, SignalSagaResponse, SkipRequest, SkipResponse, StartSagaRequest, StartSagaResponse, WaitRequest, WaitResponse } from "./coordinator_pb.ts";
 import { file_escrow_v1_coordinator } from "./coordinator_pb.ts";
-import type { CheckBackRequest, CheckBackResponse, DeliverRequest, DeliverResponse } from "./participant_pb.ts";
+import type { CheckBackRequest, CheckBackResponse, DeliverRequest, DeliverResponse, StepRequest, StepResponse } from "./participant_pb.ts";
 import { file_escrow_v1_participant } from "./participant_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file escrow/v1/session.proto.
  */
 export const file_escrow_v1_session: GenFile = /*@__PURE__*/
-  fileDesc("Chdlc2Nyb3cvdjEvc2Vzc2lvbi5wcm90bxIJZXNjcm93LnYxIpQCCg5Db25uZWN0UmVxdWVzdBIOCgZmb3JtYXQYASABKA0SDgoGa2V5X2lkGAIgASgJEh8KBWhlbGxvGAMgASgLMhAuZXNjcm93LnYxLkhlbGxvEiQKCGNvbW1hbmRzGAQgAygLMhIuZXNjcm93LnYxLkNvbW1hbmQSMwoQZGVsaXZlcnlfYW5zd2VycxgFIAMoCzIZLmVzY3Jvdy52MS5EZWxpdmVyeUFuc3dlchI2ChJjaGVja19iYWNrX2Fuc3dlcnMYBiADKAsyGi5lc2Nyb3cudjEuQ2hlY2tCYWNrQW5zd2VyEi4KDXJlZ2lzdHJhdGlvbnMYByADKAsyFy5lc2Nyb3cudjEuUmVnaXN0cmF0aW9uIo8CCg9Db25uZWN0UmVzcG9uc2USDgoGZm9ybWF0GAEgASgNEg4KBmtleV9pZBgCIAEoCRIjCgd3ZWxjb21lGAMgASgLMhIuZXNjcm93LnYxLldlbGNvbWUSIQoHcmVwbGllcxgEIAMoCzIQLmVzY3Jvdy52MS5SZXBseRIrCgpkZWxpdmVyaWVzGAUgAygLMhcuZXNjcm93LnYxLkRlbGl2ZXJ5Q2FsbBItCgtjaGVja19iYWNrcxgGIAMoCzIYLmVzY3Jvdy52MS5DaGVja0JhY2tDYWxsEikKCnJlZ2lzdGVyZWQYByADKAsyFS5lc2Nyb3cudjEuUmVnaXN0ZXJlZBINCgVkcmFpbhgIIAEoCCKlAQoFSGVsbG8SEQoJbmFtZXNwYWNlGAEgASgJEg8KB3NlcnZpY2UYAiABKAkSFgoOZGVsaXZlcmllc19tYXgYAyABKA0SFwoPY2hlY2tfYmFja3NfbWF4GAQgASgNEhgKEHByZXZpb3VzX3Nlc3Npb24YBSABKAkSLQoMcmVnaXN0cmF0aW9uGAYgASgLMhcuZXNjcm93LnYxLlJlZ2lzdHJhdGlvbiJXCgxSZWdpc3RyYXRpb24SDgoGbnVtYmVyGAEgASgNEhAKCGNoZWNrZXJzGAIgAygJEhAKCGhhbmRsZXJzGAMgAygJEhMKC2RhdGFiYXNlX2lkGAQgASgJIj0KClJlZ2lzdGVyZWQSDgoGbnVtYmVyGAEgASgNEh8KBWVycm9yGAIgASgLMhAuZXNjcm93LnYxLkVycm9yImUKB1dlbGNvbWUSDwoHc2Vzc2lvbhgBIAEoCRIUCgxjb21tYW5kc19tYXgYAiABKA0SEAoIcm91dGluZ3MYAyADKAkSIQoGbGltaXRzGAQgASgLMhEuZXNjcm93LnYxLkxpbWl0cyKIAQoGTGltaXRzEhYKDmJvZHlfYnl0ZXNfbWF4GAEgASgNEhgKEGhlYWRlcl9ieXRlc19tYXgYAiABKA0SFAoMbWVzc2FnZXNfbWF4GAMgASgNEh0KFXRyYW5zYWN0aW9uX2J5dGVzX21heBgEIAEoDRIXCg9mcmFtZV9ieXRlc19tYXgYBSABKA0ihgQKB0NvbW1hbmQSEgoKY29tbWFuZF9pZBgBIAEoBBISCgp0aW1lb3V0X21zGAIgASgNEiwKB3ByZXBhcmUYAyABKAsyGS5lc2Nyb3cudjEuUHJlcGFyZVJlcXVlc3RIABIqCgZjb21taXQYBCABKAsyGC5lc2Nyb3cudjEuQ29tbWl0UmVxdWVzdEgAEi4KCHJvbGxiYWNrGAUgASgLMhouZXNjcm93LnYxLlJvbGxiYWNrUmVxdWVzdEgAEkAKEnJlcXVlc3RfY2hlY2tfYmFjaxgGIAEoCzIiLmVzY3Jvdy52MS5SZXF1ZXN0Q2hlY2tCYWNrUmVxdWVzdEgAEiQKA2dldBgHIAEoCzIVLmVzY3Jvdy52MS5HZXRSZXF1ZXN0SAASJgoEbGlzdBgIIAEoCzIWLmVzY3Jvdy52MS5MaXN0UmVxdWVzdEgAEiYKBHdhaXQYCSABKAsyFi5lc2Nyb3cudjEuV2FpdFJlcXVlc3RIABIoCgVyZXRyeRgKIAEoCzIXLmVzY3Jvdy52MS5SZXRyeVJlcXVlc3RIABImCgRza2lwGAsgASgLMhYuZXNjcm93LnYxLlNraXBSZXF1ZXN0SAASMgoKY29tcGVuc2F0ZRgMIAEoCzIcLmVzY3Jvdy52MS5Db21wZW5zYXRlUmVxdWVzdEgAQgsKCW9wZXJhdGlvbiKaBAoFUmVwbHkSEgoKY29tbWFuZF9pZBgBIAEoBBIhCgVlcnJvchgCIAEoCzIQLmVzY3Jvdy52MS5FcnJvckgAEi0KB3ByZXBhcmUYAyABKAsyGi5lc2Nyb3cudjEuUHJlcGFyZVJlc3BvbnNlSAASKwoGY29tbWl0GAQgASgLMhkuZXNjcm93LnYxLkNvbW1pdFJlc3BvbnNlSAASLwoIcm9sbGJhY2sYBSABKAsyGy5lc2Nyb3cudjEuUm9sbGJhY2tSZXNwb25zZUgAEkEKEnJlcXVlc3RfY2hlY2tfYmFjaxgGIAEoCzIjLmVzY3Jvdy52MS5SZXF1ZXN0Q2hlY2tCYWNrUmVzcG9uc2VIABIlCgNnZXQYByABKAsyFi5lc2Nyb3cudjEuR2V0UmVzcG9uc2VIABInCgRsaXN0GAggASgLMhcuZXNjcm93LnYxLkxpc3RSZXNwb25zZUgAEicKBHdhaXQYCSABKAsyFy5lc2Nyb3cudjEuV2FpdFJlc3BvbnNlSAASKQoFcmV0cnkYCiABKAsyGC5lc2Nyb3cudjEuUmV0cnlSZXNwb25zZUgAEicKBHNraXAYCyABKAsyFy5lc2Nyb3cudjEuU2tpcFJlc3BvbnNlSAASMwoKY29tcGVuc2F0ZRgMIAEoCzIdLmVzY3Jvdy52MS5Db21wZW5zYXRlUmVzcG9uc2VIAEIICgZyZXN1bHQimQEKBUVycm9yEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCRIRCglyZXRyeWFibGUYAyABKAgSLgoHZGV0YWlscxgEIAMoCzIdLmVzY3Jvdy52MS5FcnJvci5EZXRhaWxzRW50cnkaLgoMRGV0YWlsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiSwoMRGVsaXZlcnlDYWxsEg8KB2NhbGxfaWQYASABKAQSKgoHcmVxdWVzdBgCIAEoCzIZLmVzY3Jvdy52MS5EZWxpdmVyUmVxdWVzdCJPCg5EZWxpdmVyeUFuc3dlchIPCgdjYWxsX2lkGAEgASgEEiwKCHJlc3BvbnNlGAIgASgLMhouZXNjcm93LnYxLkRlbGl2ZXJSZXNwb25zZSJOCg1DaGVja0JhY2tDYWxsEg8KB2NhbGxfaWQYASABKAQSLAoHcmVxdWVzdBgCIAEoCzIbLmVzY3Jvdy52MS5DaGVja0JhY2tSZXF1ZXN0IlIKD0NoZWNrQmFja0Fuc3dlchIPCgdjYWxsX2lkGAEgASgEEi4KCHJlc3BvbnNlGAIgASgLMhwuZXNjcm93LnYxLkNoZWNrQmFja1Jlc3BvbnNlMlYKDlNlc3Npb25TZXJ2aWNlEkQKB0Nvbm5lY3QSGS5lc2Nyb3cudjEuQ29ubmVjdFJlcXVlc3QaGi5lc2Nyb3cudjEuQ29ubmVjdFJlc3BvbnNlKAEwAWIGcHJvdG8z", [file_escrow_v1_coordinator, file_escrow_v1_participant]);
+  fileDesc("Chdlc2Nyb3cvdjEvc2Vzc2lvbi5wcm90bxIJZXNjcm93LnYxIsECCg5Db25uZWN0UmVxdWVzdBIOCgZmb3JtYXQYASABKA0SDgoGa2V5X2lkGAIgASgJEh8KBWhlbGxvGAMgASgLMhAuZXNjcm93LnYxLkhlbGxvEiQKCGNvbW1hbmRzGAQgAygLMhIuZXNjcm93LnYxLkNvbW1hbmQSMwoQZGVsaXZlcnlfYW5zd2VycxgFIAMoCzIZLmVzY3Jvdy52MS5EZWxpdmVyeUFuc3dlchI2ChJjaGVja19iYWNrX2Fuc3dlcnMYBiADKAsyGi5lc2Nyb3cudjEuQ2hlY2tCYWNrQW5zd2VyEi4KDXJlZ2lzdHJhdGlvbnMYByADKAsyFy5lc2Nyb3cudjEuUmVnaXN0cmF0aW9uEisKDHN0ZXBfYW5zd2VycxgIIAMoCzIVLmVzY3Jvdy52MS5TdGVwQW5zd2VyIrMCCg9Db25uZWN0UmVzcG9uc2USDgoGZm9ybWF0GAEgASgNEg4KBmtleV9pZBgCIAEoCRIjCgd3ZWxjb21lGAMgASgLMhIuZXNjcm93LnYxLldlbGNvbWUSIQoHcmVwbGllcxgEIAMoCzIQLmVzY3Jvdy52MS5SZXBseRIrCgpkZWxpdmVyaWVzGAUgAygLMhcuZXNjcm93LnYxLkRlbGl2ZXJ5Q2FsbBItCgtjaGVja19iYWNrcxgGIAMoCzIYLmVzY3Jvdy52MS5DaGVja0JhY2tDYWxsEikKCnJlZ2lzdGVyZWQYByADKAsyFS5lc2Nyb3cudjEuUmVnaXN0ZXJlZBINCgVkcmFpbhgIIAEoCBIiCgVzdGVwcxgJIAMoCzITLmVzY3Jvdy52MS5TdGVwQ2FsbCK4AQoFSGVsbG8SEQoJbmFtZXNwYWNlGAEgASgJEg8KB3NlcnZpY2UYAiABKAkSFgoOZGVsaXZlcmllc19tYXgYAyABKA0SFwoPY2hlY2tfYmFja3NfbWF4GAQgASgNEhgKEHByZXZpb3VzX3Nlc3Npb24YBSABKAkSLQoMcmVnaXN0cmF0aW9uGAYgASgLMhcuZXNjcm93LnYxLlJlZ2lzdHJhdGlvbhIRCglzdGVwc19tYXgYByABKA0iZgoMUmVnaXN0cmF0aW9uEg4KBm51bWJlchgBIAEoDRIQCghjaGVja2VycxgCIAMoCRIQCghoYW5kbGVycxgDIAMoCRITCgtkYXRhYmFzZV9pZBgEIAEoCRINCgVzdGVwcxgFIAMoCSI9CgpSZWdpc3RlcmVkEg4KBm51bWJlchgBIAEoDRIfCgVlcnJvchgCIAEoCzIQLmVzY3Jvdy52MS5FcnJvciJlCgdXZWxjb21lEg8KB3Nlc3Npb24YASABKAkSFAoMY29tbWFuZHNfbWF4GAIgASgNEhAKCHJvdXRpbmdzGAMgAygJEiEKBmxpbWl0cxgEIAEoCzIRLmVzY3Jvdy52MS5MaW1pdHMiiAEKBkxpbWl0cxIWCg5ib2R5X2J5dGVzX21heBgBIAEoDRIYChBoZWFkZXJfYnl0ZXNfbWF4GAIgASgNEhQKDG1lc3NhZ2VzX21heBgDIAEoDRIdChV0cmFuc2FjdGlvbl9ieXRlc19tYXgYBCABKA0SFwoPZnJhbWVfYnl0ZXNfbWF4GAUgASgNIs0FCgdDb21tYW5kEhIKCmNvbW1hbmRfaWQYASABKAQSEgoKdGltZW91dF9tcxgCIAEoDRIsCgdwcmVwYXJlGAMgASgLMhkuZXNjcm93LnYxLlByZXBhcmVSZXF1ZXN0SAASKgoGY29tbWl0GAQgASgLMhguZXNjcm93LnYxLkNvbW1pdFJlcXVlc3RIABIuCghyb2xsYmFjaxgFIAEoCzIaLmVzY3Jvdy52MS5Sb2xsYmFja1JlcXVlc3RIABJAChJyZXF1ZXN0X2NoZWNrX2JhY2sYBiABKAsyIi5lc2Nyb3cudjEuUmVxdWVzdENoZWNrQmFja1JlcXVlc3RIABIkCgNnZXQYByABKAsyFS5lc2Nyb3cudjEuR2V0UmVxdWVzdEgAEiYKBGxpc3QYCCABKAsyFi5lc2Nyb3cudjEuTGlzdFJlcXVlc3RIABImCgR3YWl0GAkgASgLMhYuZXNjcm93LnYxLldhaXRSZXF1ZXN0SAASKAoFcmV0cnkYCiABKAsyFy5lc2Nyb3cudjEuUmV0cnlSZXF1ZXN0SAASJgoEc2tpcBgLIAEoCzIWLmVzY3Jvdy52MS5Ta2lwUmVxdWVzdEgAEjIKCmNvbXBlbnNhdGUYDCABKAsyHC5lc2Nyb3cudjEuQ29tcGVuc2F0ZVJlcXVlc3RIABIxCgpzdGFydF9zYWdhGA0gASgLMhsuZXNjcm93LnYxLlN0YXJ0U2FnYVJlcXVlc3RIABIuCgZzaWduYWwYDiABKAsyHC5lc2Nyb3cudjEuU2lnbmFsU2FnYVJlcXVlc3RIABIyCghjb21wbGV0ZRgPIAEoCzIeLmVzY3Jvdy52MS5Db21wbGV0ZVN0ZXBSZXF1ZXN0SAASLgoGY2FuY2VsGBAgASgLMhwuZXNjcm93LnYxLkNhbmNlbFNhZ2FSZXF1ZXN0SABCCwoJb3BlcmF0aW9uIuUFCgVSZXBseRISCgpjb21tYW5kX2lkGAEgASgEEiEKBWVycm9yGAIgASgLMhAuZXNjcm93LnYxLkVycm9ySAASLQoHcHJlcGFyZRgDIAEoCzIaLmVzY3Jvdy52MS5QcmVwYXJlUmVzcG9uc2VIABIrCgZjb21taXQYBCABKAsyGS5lc2Nyb3cudjEuQ29tbWl0UmVzcG9uc2VIABIvCghyb2xsYmFjaxgFIAEoCzIbLmVzY3Jvdy52MS5Sb2xsYmFja1Jlc3BvbnNlSAASQQoScmVxdWVzdF9jaGVja19iYWNrGAYgASgLMiMuZXNjcm93LnYxLlJlcXVlc3RDaGVja0JhY2tSZXNwb25zZUgAEiUKA2dldBgHIAEoCzIWLmVzY3Jvdy52MS5HZXRSZXNwb25zZUgAEicKBGxpc3QYCCABKAsyFy5lc2Nyb3cudjEuTGlzdFJlc3BvbnNlSAASJwoEd2FpdBgJIAEoCzIXLmVzY3Jvdy52MS5XYWl0UmVzcG9uc2VIABIpCgVyZXRyeRgKIAEoCzIYLmVzY3Jvdy52MS5SZXRyeVJlc3BvbnNlSAASJwoEc2tpcBgLIAEoCzIXLmVzY3Jvdy52MS5Ta2lwUmVzcG9uc2VIABIzCgpjb21wZW5zYXRlGAwgASgLMh0uZXNjcm93LnYxLkNvbXBlbnNhdGVSZXNwb25zZUgAEjIKCnN0YXJ0X3NhZ2EYDSABKAsyHC5lc2Nyb3cudjEuU3RhcnRTYWdhUmVzcG9uc2VIABIvCgZzaWduYWwYDiABKAsyHS5lc2Nyb3cudjEuU2lnbmFsU2FnYVJlc3BvbnNlSAASMwoIY29tcGxldGUYDyABKAsyHy5lc2Nyb3cudjEuQ29tcGxldGVTdGVwUmVzcG9uc2VIABIvCgZjYW5jZWwYECABKAsyHS5lc2Nyb3cudjEuQ2FuY2VsU2FnYVJlc3BvbnNlSABCCAoGcmVzdWx0IpkBCgVFcnJvchIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSEQoJcmV0cnlhYmxlGAMgASgIEi4KB2RldGFpbHMYBCADKAsyHS5lc2Nyb3cudjEuRXJyb3IuRGV0YWlsc0VudHJ5Gi4KDERldGFpbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIksKDERlbGl2ZXJ5Q2FsbBIPCgdjYWxsX2lkGAEgASgEEioKB3JlcXVlc3QYAiABKAsyGS5lc2Nyb3cudjEuRGVsaXZlclJlcXVlc3QiTwoORGVsaXZlcnlBbnN3ZXISDwoHY2FsbF9pZBgBIAEoBBIsCghyZXNwb25zZRgCIAEoCzIaLmVzY3Jvdy52MS5EZWxpdmVyUmVzcG9uc2UiTgoNQ2hlY2tCYWNrQ2FsbBIPCgdjYWxsX2lkGAEgASgEEiwKB3JlcXVlc3QYAiABKAsyGy5lc2Nyb3cudjEuQ2hlY2tCYWNrUmVxdWVzdCJSCg9DaGVja0JhY2tBbnN3ZXISDwoHY2FsbF9pZBgBIAEoBBIuCghyZXNwb25zZRgCIAEoCzIcLmVzY3Jvdy52MS5DaGVja0JhY2tSZXNwb25zZSJECghTdGVwQ2FsbBIPCgdjYWxsX2lkGAEgASgEEicKB3JlcXVlc3QYAiABKAsyFi5lc2Nyb3cudjEuU3RlcFJlcXVlc3QiSAoKU3RlcEFuc3dlchIPCgdjYWxsX2lkGAEgASgEEikKCHJlc3BvbnNlGAIgASgLMhcuZXNjcm93LnYxLlN0ZXBSZXNwb25zZTJWCg5TZXNzaW9uU2VydmljZRJECgdDb25uZWN0EhkuZXNjcm93LnYxLkNvbm5lY3RSZXF1ZXN0GhouZXNjcm93LnYxLkNvbm5lY3RSZXNwb25zZSgBMAFiBnByb3RvMw", [file_escrow_v1_coordinator, file_escrow_v1_participant]);
 
 /**
  * A frame from the service.
@@ -70,6 +70,13 @@ export type ConnectRequest = Message<"escrow.v1.ConnectRequest"> & {
    * @generated from field: repeated escrow.v1.Registration registrations = 7;
    */
   registrations: Registration[];
+
+  /**
+   * How its steps ended.
+   *
+   * @generated from field: repeated escrow.v1.StepAnswer step_answers = 8;
+   */
+  stepAnswers: StepAnswer[];
 };
 
 /**
@@ -140,6 +147,13 @@ export type ConnectResponse = Message<"escrow.v1.ConnectResponse"> & {
    * @generated from field: bool drain = 8;
    */
   drain: boolean;
+
+  /**
+   * Steps to run, or to undo.
+   *
+   * @generated from field: repeated escrow.v1.StepCall steps = 9;
+   */
+  steps: StepCall[];
 };
 
 /**
@@ -196,6 +210,13 @@ export type Hello = Message<"escrow.v1.Hello"> & {
    * @generated from field: escrow.v1.Registration registration = 6;
    */
   registration?: Registration | undefined;
+
+  /**
+   * How many calls of steps it takes at once.
+   *
+   * @generated from field: uint32 steps_max = 7;
+   */
+  stepsMax: number;
 };
 
 /**
@@ -206,7 +227,7 @@ export const HelloSchema: GenMessage<Hello> = /*@__PURE__*/
   messageDesc(file_escrow_v1_session, 2);
 
 /**
- * Checkers and handlers that a session serves.
+ * Checkers, handlers and steps that a session serves.
  *
  * @generated from message escrow.v1.Registration
  */
@@ -238,6 +259,13 @@ export type Registration = Message<"escrow.v1.Registration"> & {
    * @generated from field: string database_id = 4;
    */
   databaseId: string;
+
+  /**
+   * The steps of sagas, each named by a definition as service and step.
+   *
+   * @generated from field: repeated string steps = 5;
+   */
+  steps: string[];
 };
 
 /**
@@ -471,6 +499,38 @@ export type Command = Message<"escrow.v1.Command"> & {
      */
     value: CompensateRequest;
     case: "compensate";
+  } | {
+    /**
+     * Begin a saga.
+     *
+     * @generated from field: escrow.v1.StartSagaRequest start_saga = 13;
+     */
+    value: StartSagaRequest;
+    case: "startSaga";
+  } | {
+    /**
+     * Tell a saga something.
+     *
+     * @generated from field: escrow.v1.SignalSagaRequest signal = 14;
+     */
+    value: SignalSagaRequest;
+    case: "signal";
+  } | {
+    /**
+     * A step that was answered `later` has ended.
+     *
+     * @generated from field: escrow.v1.CompleteStepRequest complete = 15;
+     */
+    value: CompleteStepRequest;
+    case: "complete";
+  } | {
+    /**
+     * Undo a saga that is running.
+     *
+     * @generated from field: escrow.v1.CancelSagaRequest cancel = 16;
+     */
+    value: CancelSagaRequest;
+    case: "cancel";
   } | { case: undefined; value?: undefined };
 };
 
@@ -587,6 +647,38 @@ export type Reply = Message<"escrow.v1.Reply"> & {
      */
     value: CompensateResponse;
     case: "compensate";
+  } | {
+    /**
+     * Begun.
+     *
+     * @generated from field: escrow.v1.StartSagaResponse start_saga = 13;
+     */
+    value: StartSagaResponse;
+    case: "startSaga";
+  } | {
+    /**
+     * Told.
+     *
+     * @generated from field: escrow.v1.SignalSagaResponse signal = 14;
+     */
+    value: SignalSagaResponse;
+    case: "signal";
+  } | {
+    /**
+     * Known.
+     *
+     * @generated from field: escrow.v1.CompleteStepResponse complete = 15;
+     */
+    value: CompleteStepResponse;
+    case: "complete";
+  } | {
+    /**
+     * Being undone.
+     *
+     * @generated from field: escrow.v1.CancelSagaResponse cancel = 16;
+     */
+    value: CancelSagaResponse;
+    case: "cancel";
   } | { case: undefined; value?: undefined };
 };
 
@@ -752,9 +844,66 @@ export const CheckBackAnswerSchema: GenMessage<CheckBackAnswer> = /*@__PURE__*/
   messageDesc(file_escrow_v1_session, 13);
 
 /**
- * One stream on which a service issues commands and receives deliveries and check-backs. Frames carry many items.
+ * A call of a step of this session.
  *
- * Each side names a window for each class of work (commands, deliveries, check-backs): so many may be unanswered at
+ * @generated from message escrow.v1.StepCall
+ */
+export type StepCall = Message<"escrow.v1.StepCall"> & {
+  /**
+   * Counted by the coordinator; the answer names it.
+   *
+   * @generated from field: uint64 call_id = 1;
+   */
+  callId: bigint;
+
+  /**
+   * The call.
+   *
+   * @generated from field: escrow.v1.StepRequest request = 2;
+   */
+  request?: StepRequest | undefined;
+};
+
+/**
+ * Describes the message escrow.v1.StepCall.
+ * Use `create(StepCallSchema)` to create a new message.
+ */
+export const StepCallSchema: GenMessage<StepCall> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_session, 14);
+
+/**
+ * The answer to a call of a step.
+ *
+ * @generated from message escrow.v1.StepAnswer
+ */
+export type StepAnswer = Message<"escrow.v1.StepAnswer"> & {
+  /**
+   * The call's id.
+   *
+   * @generated from field: uint64 call_id = 1;
+   */
+  callId: bigint;
+
+  /**
+   * The answer.
+   *
+   * @generated from field: escrow.v1.StepResponse response = 2;
+   */
+  response?: StepResponse | undefined;
+};
+
+/**
+ * Describes the message escrow.v1.StepAnswer.
+ * Use `create(StepAnswerSchema)` to create a new message.
+ */
+export const StepAnswerSchema: GenMessage<StepAnswer> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_session, 15);
+
+/**
+ * One stream on which a service issues commands and receives deliveries, check-backs and calls of steps. Frames carry many
+ * items.
+ *
+ * Each side names a window for each class of work (commands, deliveries, check-backs, steps): so many may be unanswered at
  * once. An answer gives its place in the window back, and needs none itself; a `wait` takes none. A receiver never
  * stops reading.
  *

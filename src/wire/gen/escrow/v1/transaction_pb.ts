@@ -10,7 +10,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file escrow/v1/transaction.proto.
  */
 export const file_escrow_v1_transaction: GenFile = /*@__PURE__*/
-  fileDesc("Chtlc2Nyb3cvdjEvdHJhbnNhY3Rpb24ucHJvdG8SCWVzY3Jvdy52MSJICgxUcmFjZUNvbnRleHQSEwoLdHJhY2VwYXJlbnQYASABKAkSEgoKdHJhY2VzdGF0ZRgCIAEoCRIPCgdiYWdnYWdlGAMgASgJIugBCgtIYWxmTWVzc2FnZRITCgtkZXN0aW5hdGlvbhgBIAEoCRIMCgRib2R5GAIgASgMEhYKDmJvZHlfYXRfY29tbWl0GAMgASgIEjQKB2hlYWRlcnMYBCADKAsyIy5lc2Nyb3cudjEuSGFsZk1lc3NhZ2UuSGVhZGVyc0VudHJ5EgsKA2tleRgFIAEoCRIVCg1kZWxpdmVyX2F0X21zGAYgASgDEhQKDGNvbnRlbnRfdHlwZRgHIAEoCRouCgxIZWFkZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIoCglGaXhlZEJvZHkSDQoFaW5kZXgYASABKA0SDAoEYm9keRgCIAEoDCKdAQoPQ2hlY2tCYWNrUG9saWN5EhAKCGRlbGF5X21zGAEgASgDEhQKDGRlbGF5X21zX21heBgCIAEoAxISCgpjaGVja3NfbWF4GAMgASgNEjMKDG9uX2V4aGF1c3RlZBgEIAEoDjIdLmVzY3Jvdy52MS5DaGVja0JhY2tFeGhhdXN0ZWQSGQoRdW5yZXNvbHZlZF9tc19tYXgYBSABKAMiZwoLUmV0cnlQb2xpY3kSFAoMYXR0ZW1wdHNfbWF4GAEgASgNEhAKCGRlbGF5X21zGAIgASgDEhQKDGRlbGF5X21zX21heBgDIAEoAxIaChJhdHRlbXB0X3RpbWVvdXRfbXMYBCABKAMinQEKCERlbGl2ZXJ5EhQKDGV4ZWN1dGlvbl9pZBgBIAEoCRITCgtkZXN0aW5hdGlvbhgCIAEoCRIpCgZzdGF0dXMYAyABKA4yGS5lc2Nyb3cudjEuRGVsaXZlcnlTdGF0dXMSEAoIYXR0ZW1wdHMYBCABKA0SDQoFZXJyb3IYBSABKAkSGgoSbmV4dF9hdHRlbXB0X2F0X21zGAYgASgDIvUCCgtUcmFuc2FjdGlvbhIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkSKAoEa2luZBgDIAEoDjIaLmVzY3Jvdy52MS5UcmFuc2FjdGlvbktpbmQSLAoGc3RhdHVzGAQgASgOMhwuZXNjcm93LnYxLlRyYW5zYWN0aW9uU3RhdHVzEhQKDGV4ZWN1dGlvbl9pZBgFIAEoCRIPCgdjaGVja2VyGAYgASgJEhQKDG9yZGVyaW5nX2tleRgHIAEoCRIWCg5wcmVwYXJlZF9hdF9tcxgIIAEoAxIVCg1zZXR0bGVkX2F0X21zGAkgASgDEhIKCnNldHRsZWRfYnkYCiABKAkSDgoGY2hlY2tzGAsgASgNEg4KBnJlYXNvbhgMIAEoCRInCgpkZWxpdmVyaWVzGA0gAygLMhMuZXNjcm93LnYxLkRlbGl2ZXJ5EiYKBXRyYWNlGA4gASgLMhcuZXNjcm93LnYxLlRyYWNlQ29udGV4dCqfAQoPVHJhbnNhY3Rpb25LaW5kEiAKHFRSQU5TQUNUSU9OX0tJTkRfVU5TUEVDSUZJRUQQABIcChhUUkFOU0FDVElPTl9LSU5EX01FU1NBR0UQARIZChVUUkFOU0FDVElPTl9LSU5EX1NBR0EQAhIYChRUUkFOU0FDVElPTl9LSU5EX1RDQxADEhcKE1RSQU5TQUNUSU9OX0tJTkRfWEEQBCrfAQoRVHJhbnNhY3Rpb25TdGF0dXMSIgoeVFJBTlNBQ1RJT05fU1RBVFVTX1VOU1BFQ0lGSUVEEAASHwobVFJBTlNBQ1RJT05fU1RBVFVTX1BSRVBBUkVEEAESIAocVFJBTlNBQ1RJT05fU1RBVFVTX0NPTU1JVFRFRBACEiAKHFRSQU5TQUNUSU9OX1NUQVRVU19ERUxJVkVSRUQQAxIiCh5UUkFOU0FDVElPTl9TVEFUVVNfUk9MTEVEX0JBQ0sQBBIdChlUUkFOU0FDVElPTl9TVEFUVVNfUEFSS0VEEAUqcAoKUmVzb2x1dGlvbhIaChZSRVNPTFVUSU9OX1VOU1BFQ0lGSUVEEAASFQoRUkVTT0xVVElPTl9DT01NSVQQARIXChNSRVNPTFVUSU9OX1JPTExCQUNLEAISFgoSUkVTT0xVVElPTl9VTktOT1dOEAMqnQEKEkNoZWNrQmFja0V4aGF1c3RlZBIkCiBDSEVDS19CQUNLX0VYSEFVU1RFRF9VTlNQRUNJRklFRBAAEh0KGUNIRUNLX0JBQ0tfRVhIQVVTVEVEX1BBUksQARIfChtDSEVDS19CQUNLX0VYSEFVU1RFRF9DT01NSVQQAhIhCh1DSEVDS19CQUNLX0VYSEFVU1RFRF9ST0xMQkFDSxADKqYBCg5EZWxpdmVyeVN0YXR1cxIfChtERUxJVkVSWV9TVEFUVVNfVU5TUEVDSUZJRUQQABIbChdERUxJVkVSWV9TVEFUVVNfV0FJVElORxABEh0KGURFTElWRVJZX1NUQVRVU19ERUxJVkVSRUQQAhIaChZERUxJVkVSWV9TVEFUVVNfUEFSS0VEEAMSGwoXREVMSVZFUllfU1RBVFVTX1NLSVBQRUQQBGIGcHJvdG8z");
+  fileDesc("Chtlc2Nyb3cvdjEvdHJhbnNhY3Rpb24ucHJvdG8SCWVzY3Jvdy52MSJICgxUcmFjZUNvbnRleHQSEwoLdHJhY2VwYXJlbnQYASABKAkSEgoKdHJhY2VzdGF0ZRgCIAEoCRIPCgdiYWdnYWdlGAMgASgJIugBCgtIYWxmTWVzc2FnZRITCgtkZXN0aW5hdGlvbhgBIAEoCRIMCgRib2R5GAIgASgMEhYKDmJvZHlfYXRfY29tbWl0GAMgASgIEjQKB2hlYWRlcnMYBCADKAsyIy5lc2Nyb3cudjEuSGFsZk1lc3NhZ2UuSGVhZGVyc0VudHJ5EgsKA2tleRgFIAEoCRIVCg1kZWxpdmVyX2F0X21zGAYgASgDEhQKDGNvbnRlbnRfdHlwZRgHIAEoCRouCgxIZWFkZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIoCglGaXhlZEJvZHkSDQoFaW5kZXgYASABKA0SDAoEYm9keRgCIAEoDCKdAQoPQ2hlY2tCYWNrUG9saWN5EhAKCGRlbGF5X21zGAEgASgDEhQKDGRlbGF5X21zX21heBgCIAEoAxISCgpjaGVja3NfbWF4GAMgASgNEjMKDG9uX2V4aGF1c3RlZBgEIAEoDjIdLmVzY3Jvdy52MS5DaGVja0JhY2tFeGhhdXN0ZWQSGQoRdW5yZXNvbHZlZF9tc19tYXgYBSABKAMiZwoLUmV0cnlQb2xpY3kSFAoMYXR0ZW1wdHNfbWF4GAEgASgNEhAKCGRlbGF5X21zGAIgASgDEhQKDGRlbGF5X21zX21heBgDIAEoAxIaChJhdHRlbXB0X3RpbWVvdXRfbXMYBCABKAMinQEKCERlbGl2ZXJ5EhQKDGV4ZWN1dGlvbl9pZBgBIAEoCRITCgtkZXN0aW5hdGlvbhgCIAEoCRIpCgZzdGF0dXMYAyABKA4yGS5lc2Nyb3cudjEuRGVsaXZlcnlTdGF0dXMSEAoIYXR0ZW1wdHMYBCABKA0SDQoFZXJyb3IYBSABKAkSGgoSbmV4dF9hdHRlbXB0X2F0X21zGAYgASgDInYKCUV4ZWN1dGlvbhIUCgxleGVjdXRpb25faWQYASABKAkSDAoEc3RlcBgCIAEoCRIOCgZzdGF0dXMYAyABKAkSEAoIYXR0ZW1wdHMYBCABKA0SDQoFZXJyb3IYBSABKAkSFAoMY29tcGVuc2F0aW9uGAYgASgJIpgCCgRTYWdhEgwKBG5hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoDRIMCgRoYXNoGAMgASgJEhQKDGJ1c2luZXNzX2tleRgEIAEoCRInCgR0YWdzGAUgAygLMhkuZXNjcm93LnYxLlNhZ2EuVGFnc0VudHJ5Eg4KBm91dHB1dBgGIAEoDBINCgVlcnJvchgHIAEoCRINCgVzdGF0ZRgIIAEoCRIoCgpleGVjdXRpb25zGAkgAygLMhQuZXNjcm93LnYxLkV4ZWN1dGlvbhIPCgdzaWduYWxzGAogAygJEg4KBnRpbWVycxgLIAEoDRorCglUYWdzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKUAwoLVHJhbnNhY3Rpb24SEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEigKBGtpbmQYAyABKA4yGi5lc2Nyb3cudjEuVHJhbnNhY3Rpb25LaW5kEiwKBnN0YXR1cxgEIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cxIUCgxleGVjdXRpb25faWQYBSABKAkSDwoHY2hlY2tlchgGIAEoCRIUCgxvcmRlcmluZ19rZXkYByABKAkSFgoOcHJlcGFyZWRfYXRfbXMYCCABKAMSFQoNc2V0dGxlZF9hdF9tcxgJIAEoAxISCgpzZXR0bGVkX2J5GAogASgJEg4KBmNoZWNrcxgLIAEoDRIOCgZyZWFzb24YDCABKAkSJwoKZGVsaXZlcmllcxgNIAMoCzITLmVzY3Jvdy52MS5EZWxpdmVyeRImCgV0cmFjZRgOIAEoCzIXLmVzY3Jvdy52MS5UcmFjZUNvbnRleHQSHQoEc2FnYRgPIAEoCzIPLmVzY3Jvdy52MS5TYWdhKp8BCg9UcmFuc2FjdGlvbktpbmQSIAocVFJBTlNBQ1RJT05fS0lORF9VTlNQRUNJRklFRBAAEhwKGFRSQU5TQUNUSU9OX0tJTkRfTUVTU0FHRRABEhkKFVRSQU5TQUNUSU9OX0tJTkRfU0FHQRACEhgKFFRSQU5TQUNUSU9OX0tJTkRfVENDEAMSFwoTVFJBTlNBQ1RJT05fS0lORF9YQRAEKuoCChFUcmFuc2FjdGlvblN0YXR1cxIiCh5UUkFOU0FDVElPTl9TVEFUVVNfVU5TUEVDSUZJRUQQABIfChtUUkFOU0FDVElPTl9TVEFUVVNfUFJFUEFSRUQQARIgChxUUkFOU0FDVElPTl9TVEFUVVNfQ09NTUlUVEVEEAISIAocVFJBTlNBQ1RJT05fU1RBVFVTX0RFTElWRVJFRBADEiIKHlRSQU5TQUNUSU9OX1NUQVRVU19ST0xMRURfQkFDSxAEEh0KGVRSQU5TQUNUSU9OX1NUQVRVU19QQVJLRUQQBRIeChpUUkFOU0FDVElPTl9TVEFUVVNfUlVOTklORxAGEiAKHFRSQU5TQUNUSU9OX1NUQVRVU19DT01QTEVURUQQBxIjCh9UUkFOU0FDVElPTl9TVEFUVVNfQ09NUEVOU0FUSU5HEAgSIgoeVFJBTlNBQ1RJT05fU1RBVFVTX0NPTVBFTlNBVEVEEAkqcAoKUmVzb2x1dGlvbhIaChZSRVNPTFVUSU9OX1VOU1BFQ0lGSUVEEAASFQoRUkVTT0xVVElPTl9DT01NSVQQARIXChNSRVNPTFVUSU9OX1JPTExCQUNLEAISFgoSUkVTT0xVVElPTl9VTktOT1dOEAMqnQEKEkNoZWNrQmFja0V4aGF1c3RlZBIkCiBDSEVDS19CQUNLX0VYSEFVU1RFRF9VTlNQRUNJRklFRBAAEh0KGUNIRUNLX0JBQ0tfRVhIQVVTVEVEX1BBUksQARIfChtDSEVDS19CQUNLX0VYSEFVU1RFRF9DT01NSVQQAhIhCh1DSEVDS19CQUNLX0VYSEFVU1RFRF9ST0xMQkFDSxADKqYBCg5EZWxpdmVyeVN0YXR1cxIfChtERUxJVkVSWV9TVEFUVVNfVU5TUEVDSUZJRUQQABIbChdERUxJVkVSWV9TVEFUVVNfV0FJVElORxABEh0KGURFTElWRVJZX1NUQVRVU19ERUxJVkVSRUQQAhIaChZERUxJVkVSWV9TVEFUVVNfUEFSS0VEEAMSGwoXREVMSVZFUllfU1RBVFVTX1NLSVBQRUQQBGIGcHJvdG8z");
 
 /**
  * The W3C trace context that travels with a transaction.
@@ -286,6 +286,153 @@ export const DeliverySchema: GenMessage<Delivery> = /*@__PURE__*/
   messageDesc(file_escrow_v1_transaction, 5);
 
 /**
+ * One entry into a step of a saga; its attempts share its id.
+ *
+ * @generated from message escrow.v1.Execution
+ */
+export type Execution = Message<"escrow.v1.Execution"> & {
+  /**
+   * Unique for ever: what a participant's barrier keys its rows by, and what `CompleteStep` names.
+   *
+   * @generated from field: string execution_id = 1;
+   */
+  executionId: string;
+
+  /**
+   * The step, as the definition names it.
+   *
+   * @generated from field: string step = 2;
+   */
+  step: string;
+
+  /**
+   * How it stands: `running`, `stopping`, `parked`, `done`, `skipped`, `failed` or `stopped`.
+   *
+   * @generated from field: string status = 3;
+   */
+  status: string;
+
+  /**
+   * How many attempts were made.
+   *
+   * @generated from field: uint32 attempts = 4;
+   */
+  attempts: number;
+
+  /**
+   * What the last failed attempt said, or why it is parked.
+   *
+   * @generated from field: string error = 5;
+   */
+  error: string;
+
+  /**
+   * How its compensation stands, in the same words; empty before it is to be undone.
+   *
+   * @generated from field: string compensation = 6;
+   */
+  compensation: string;
+};
+
+/**
+ * Describes the message escrow.v1.Execution.
+ * Use `create(ExecutionSchema)` to create a new message.
+ */
+export const ExecutionSchema: GenMessage<Execution> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_transaction, 6);
+
+/**
+ * What a saga is beside a transaction.
+ *
+ * @generated from message escrow.v1.Saga
+ */
+export type Saga = Message<"escrow.v1.Saga"> & {
+  /**
+   * The definition's name; empty for a routing slip.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * The definition's version.
+   *
+   * @generated from field: uint32 version = 2;
+   */
+  version: number;
+
+  /**
+   * The hash of the definition's structure and policies, in hexadecimal digits.
+   *
+   * @generated from field: string hash = 3;
+   */
+  hash: string;
+
+  /**
+   * The key that its business knows it by; empty for none.
+   *
+   * @generated from field: string business_key = 4;
+   */
+  businessKey: string;
+
+  /**
+   * Attributes to find it by.
+   *
+   * @generated from field: map<string, string> tags = 5;
+   */
+  tags: { [key: string]: string };
+
+  /**
+   * What it completed with, as JSON; empty before, and for none.
+   *
+   * @generated from field: bytes output = 6;
+   */
+  output: Uint8Array;
+
+  /**
+   * Why it failed; empty otherwise.
+   *
+   * @generated from field: string error = 7;
+   */
+  error: string;
+
+  /**
+   * The value of its machine, as JSON.
+   *
+   * @generated from field: string state = 8;
+   */
+  state: string;
+
+  /**
+   * The entries into its steps, in their order.
+   *
+   * @generated from field: repeated escrow.v1.Execution executions = 9;
+   */
+  executions: Execution[];
+
+  /**
+   * The names of signals that came early and are kept, in their order.
+   *
+   * @generated from field: repeated string signals = 10;
+   */
+  signals: string[];
+
+  /**
+   * How many timers run.
+   *
+   * @generated from field: uint32 timers = 11;
+   */
+  timers: number;
+};
+
+/**
+ * Describes the message escrow.v1.Saga.
+ * Use `create(SagaSchema)` to create a new message.
+ */
+export const SagaSchema: GenMessage<Saga> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_transaction, 7);
+
+/**
  * A global transaction as the coordinator sees it.
  *
  * @generated from message escrow.v1.Transaction
@@ -320,14 +467,15 @@ export type Transaction = Message<"escrow.v1.Transaction"> & {
   status: TransactionStatus;
 
   /**
-   * The id of the local transaction, unique for ever: what a barrier keys its rows by.
+   * The id of the local transaction, unique for ever: what a barrier keys its rows by. Of a saga: what the ids of its
+   * executions begin with.
    *
    * @generated from field: string execution_id = 5;
    */
   executionId: string;
 
   /**
-   * The checker that is asked about it.
+   * The checker that is asked about it; empty for a saga.
    *
    * @generated from field: string checker = 6;
    */
@@ -341,14 +489,14 @@ export type Transaction = Message<"escrow.v1.Transaction"> & {
   orderingKey: string;
 
   /**
-   * When it was prepared, in milliseconds since the Unix epoch.
+   * When it was prepared, or started, in milliseconds since the Unix epoch.
    *
    * @generated from field: int64 prepared_at_ms = 8;
    */
   preparedAtMs: bigint;
 
   /**
-   * When it was committed or rolled back, in milliseconds since the Unix epoch; 0 before.
+   * When it was committed or rolled back, or a saga ended, in milliseconds since the Unix epoch; 0 before.
    *
    * @generated from field: int64 settled_at_ms = 9;
    */
@@ -388,6 +536,13 @@ export type Transaction = Message<"escrow.v1.Transaction"> & {
    * @generated from field: escrow.v1.TraceContext trace = 14;
    */
   trace?: TraceContext | undefined;
+
+  /**
+   * What it is as a saga; absent for other kinds.
+   *
+   * @generated from field: escrow.v1.Saga saga = 15;
+   */
+  saga?: Saga | undefined;
 };
 
 /**
@@ -395,7 +550,7 @@ export type Transaction = Message<"escrow.v1.Transaction"> & {
  * Use `create(TransactionSchema)` to create a new message.
  */
 export const TransactionSchema: GenMessage<Transaction> = /*@__PURE__*/
-  messageDesc(file_escrow_v1_transaction, 6);
+  messageDesc(file_escrow_v1_transaction, 8);
 
 /**
  * The kind of a global transaction.
@@ -494,11 +649,39 @@ export const TransactionStatus = {
   ROLLED_BACK: 4,
 
   /**
-   * Waits for an operator: see the reason and the deliveries.
+   * Waits for an operator: see the reason, and the deliveries or the executions.
    *
    * @generated from enum value: TRANSACTION_STATUS_PARKED = 5;
    */
   PARKED: 5,
+
+  /**
+   * A saga goes forward.
+   *
+   * @generated from enum value: TRANSACTION_STATUS_RUNNING = 6;
+   */
+  RUNNING: 6,
+
+  /**
+   * A saga came to its end.
+   *
+   * @generated from enum value: TRANSACTION_STATUS_COMPLETED = 7;
+   */
+  COMPLETED: 7,
+
+  /**
+   * A saga is being undone.
+   *
+   * @generated from enum value: TRANSACTION_STATUS_COMPENSATING = 8;
+   */
+  COMPENSATING: 8,
+
+  /**
+   * Everything that a saga did is undone.
+   *
+   * @generated from enum value: TRANSACTION_STATUS_COMPENSATED = 9;
+   */
+  COMPENSATED: 9,
 } as const;
 
 /**

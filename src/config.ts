@@ -10,6 +10,7 @@ import { EscrowError } from './core/errors.ts'
 import { type Namespace, parseName, parseNamespace } from './core/ids.ts'
 import { parseListenerUrl } from './core/listener-url.ts'
 import type { CheckBackPolicy, RetryPolicy } from './core/message.ts'
+import type { SagaDefinition } from './core/saga/define.ts'
 
 /** Makes a broker when the coordinator starts; called once. */
 export type BrokerFactory = () => Broker | Promise<Broker>
@@ -20,6 +21,8 @@ export interface ListeningParticipantOptions {
   readonly url: string
   /** The handlers that it has, each reached as `service/handler`. Default: none. */
   readonly handlers?: readonly string[] | undefined
+  /** The steps of sagas that it has. Default: none. */
+  readonly steps?: readonly string[] | undefined
   /** The checkers that it has. Default: none. */
   readonly checkers?: readonly string[] | undefined
   /** The database of its barrier, as its barrier tells it. Default: none. */
@@ -54,6 +57,8 @@ export interface EscrowOptions {
   readonly drainMsMax?: number | undefined
   /** The brokers, or what makes them, by the name that destinations use: `name:topic`. Default: none. */
   readonly brokers?: Readonly<Record<string, Broker | BrokerFactory>> | undefined
+  /** The sagas that it drives, several versions side by side. Default: none; routing slips need none. */
+  readonly sagas?: readonly SagaDefinition<never, unknown>[] | undefined
   /** The participants that listen, by service. Others connect by themselves. Default: none. */
   readonly participants?: Readonly<Record<string, ListeningParticipantOptions>> | undefined
 }
@@ -84,6 +89,8 @@ export interface Config {
   readonly callsMax: number
   readonly drainMsMax: number
   readonly brokers: ReadonlyMap<string, BrokerFactory>
+  /** By name and version. */
+  readonly sagas: ReadonlyMap<string, SagaDefinition<never, unknown>>
   readonly participants: readonly ListeningParticipant[]
 }
 
@@ -165,6 +172,7 @@ export function parseConfig(...layers: readonly EscrowOptions[]): Config {
     callsMax: integer('callsMax', options.callsMax ?? 4_096, 1, 1_000_000),
     drainMsMax: integer('drainMsMax', options.drainMsMax ?? 10_000, 0, 3_600_000),
     brokers: parseBrokers(options.brokers),
+    sagas: parseSagas(options.sagas),
     participants: Object.entries(options.participants ?? {}).map(([service, given]) =>
       parseParticipant(service, given, namespaces),
     ),
@@ -187,6 +195,7 @@ const OPTIONS = [
   'callsMax',
   'drainMsMax',
   'brokers',
+  'sagas',
   'participants',
 ] as const satisfies (keyof EscrowOptions)[]
 /** The options that are merged field by field; of the others the earlier layer's is taken whole. */
@@ -282,6 +291,20 @@ function parseBrokers(given: EscrowOptions['brokers']): ReadonlyMap<string, Brok
   )
 }
 
+/** A map, so that freezing the options leaves the machines in them alone. */
+function parseSagas(given: EscrowOptions['sagas']): Config['sagas'] {
+  if (given !== undefined && !Array.isArray(given)) throw invalid('sagas', given, 'a list of definitions')
+  const sagas = new Map<string, SagaDefinition<never, unknown>>()
+  for (const [at, definition] of (given ?? []).entries()) {
+    if (typeof definition?.program?.start !== 'function')
+      throw invalid(`sagas[${at}]`, definition, 'what defineSaga or definitionOf returned')
+    const name = `${definition.name} version ${definition.version}`
+    if (sagas.has(name)) throw invalid(`sagas[${at}]`, name, 'a name and version that no other one has')
+    sagas.set(name, definition)
+  }
+  return sagas
+}
+
 function parseParticipant(
   service: string,
   given: unknown,
@@ -289,7 +312,7 @@ function parseParticipant(
 ): ListeningParticipant {
   const name = `participants.${service}`
   parseName('participants: service', service)
-  const options = record(name, given, ['url', 'handlers', 'checkers', 'databaseId', 'namespace'])
+  const options = record(name, given, ['url', 'handlers', 'steps', 'checkers', 'databaseId', 'namespace'])
   const namespace = parseNamespace(text(`${name}.namespace`, options.namespace ?? 'default'))
   if (!namespaces.includes(namespace))
     throw invalid(`${name}.namespace`, namespace, `one of namespaces: ${namespaces.join(', ')}`)
@@ -299,6 +322,7 @@ function parseParticipant(
     url: parseListenerUrl(text(`${name}.url`, options.url)).url,
     registration: {
       handlers: list(`${name}.handlers`, options.handlers ?? []),
+      steps: list(`${name}.steps`, options.steps ?? []),
       checkers: list(`${name}.checkers`, options.checkers ?? []),
       databaseId: text(`${name}.databaseId`, options.databaseId ?? ''),
     },

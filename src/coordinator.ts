@@ -5,6 +5,8 @@ import type { Address } from './core/address.ts'
 import type { Operation, OperationRequest, Operations } from './core/api.ts'
 import { EscrowError } from './core/errors.ts'
 import type { Runtime } from './core/runtime.ts'
+import { DEFAULT_SAGA_LIMITS } from './core/saga/decision.ts'
+import { compileSlip, parseSlip } from './core/saga/slip.ts'
 import { DestinationOutlet } from './engine/broker-outlet.ts'
 import type { Coordination } from './engine/coordination.ts'
 import { Engine, type EngineOptions } from './engine/engine.ts'
@@ -149,6 +151,16 @@ class AssembledCoordinator implements Coordinator {
   readonly skip: Coordinator['skip'] = (request, options) => this.#request('skip', request, options)
   readonly compensate: Coordinator['compensate'] = (request, options) =>
     this.#request('compensate', request, options)
+  readonly startSaga: Coordinator['startSaga'] = (request, options) =>
+    this.#request(
+      'startSaga',
+      request.trace === undefined ? { ...request, trace: activeTrace() } : request,
+      options,
+    )
+  readonly signal: Coordinator['signal'] = (request, options) => this.#request('signal', request, options)
+  readonly cancel: Coordinator['cancel'] = (request, options) => this.#request('cancel', request, options)
+  readonly complete: Coordinator['complete'] = (request, options) =>
+    this.#request('complete', request, options)
 
   get addresses(): Coordinator['addresses'] {
     return this.#addresses
@@ -229,7 +241,7 @@ class AssembledCoordinator implements Coordinator {
   }
 
   #makeEngine(): Engine {
-    const { limits, checkBack, retry, namespaces, retentionMs } = this.#config
+    const { limits, checkBack, retry, namespaces, retentionMs, sagas } = this.#config
     return new Engine({
       openStore: async () => {
         const opened = this.#opened
@@ -237,6 +249,10 @@ class AssembledCoordinator implements Coordinator {
         return opened ?? this.#openStore()
       },
       outlet: new DestinationOutlet(this.#participants, this.#brokers, this.#runtime),
+      stepOutlet: this.#participants,
+      sagas: [...sagas.values()].map(({ program }) => program),
+      sagaLimits: DEFAULT_SAGA_LIMITS,
+      compileSlip: (text) => compileSlip(parseSlip(text)).program,
       runtime: this.#runtime,
       limits,
       defaults: { checkBack, retry },

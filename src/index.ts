@@ -19,20 +19,30 @@ export {
   memory,
 } from './coordinator.ts'
 export type {
+  CancelRequest,
   CommitRequest,
+  CompleteRequest,
   DeliveryView,
   ExecutionRef,
   ListRequest,
   ListResponse,
+  MessageStatus,
   PrepareRequest,
   PrepareResponse,
   Registration,
   RetryRequest,
   RollbackRequest,
+  SagaStatus,
+  SignalRequest,
+  StartRequest,
   StatusResponse,
+  StepRequest,
+  StepResponse,
+  TransactionKind,
   TransactionRef,
 } from './core/api.ts'
 export type { HalfMessageInput } from './core/envelope.ts'
 export type { ErrorDetails, ErrorFamily } from './core/errors.ts'
 export type { Runtime } from './core/runtime.ts'
 export * from './participant/index.ts'
+export * from './saga.ts'

@@ -5,22 +5,45 @@ import { EscrowError } from '../core/errors.ts'
 import { type Command, exitCodeOf, UsageError } from './command.ts'
 import { explain } from './explain.ts'
 import { health } from './health.ts'
-import { commit, get, list, retry, rollback, skip } from './operate.ts'
+import { commit, compensate, get, list, retry, rollback, skip } from './operate.ts'
+import { sagaCancel, sagaComplete, sagaSignal, sagaSlip, sagaStart } from './saga.ts'
+import { sagaDiagram, sagaList } from './saga-definitions.ts'
 import { serve } from './serve.ts'
 
-const COMMANDS: readonly Command[] = [serve, get, list, commit, rollback, retry, skip, explain, health]
+const COMMANDS: readonly Command[] = [
+  serve,
+  get,
+  list,
+  commit,
+  rollback,
+  retry,
+  skip,
+  compensate,
+  sagaStart,
+  sagaSlip,
+  sagaSignal,
+  sagaCancel,
+  sagaComplete,
+  sagaList,
+  sagaDiagram,
+  explain,
+  health,
+]
 
 const version = (): string =>
   JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version
 
+function rows(commands: readonly Command[]): string {
+  const width = Math.max(...commands.map(({ name }) => name.length))
+  return commands.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`).join('\n')
+}
+
 function help(): string {
-  const width = Math.max(...COMMANDS.map(({ name }) => name.length))
-  const rows = COMMANDS.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`)
   return `escrow: a coordinator for distributed transactions
 
 Usage: escrow COMMAND [OPTIONS]
 
-${rows.join('\n')}
+${rows(COMMANDS)}
 
   --version  prints the version
   --help     prints this, or the help of a command
@@ -33,25 +56,45 @@ again may help, and 4 when the outcome is unknown.
 async function main(args: readonly string[]): Promise<number> {
   const [name, ...rest] = args
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
-    const asked = COMMANDS.find((command) => command.name === rest[0])
-    process.stdout.write(asked === undefined ? help() : `${asked.help}\n`)
+    const { command } = find(rest)
+    process.stdout.write(command === undefined ? help() : `${command.help}\n`)
     return name === undefined ? 2 : 0
   }
   if (name === '--version' || name === '-v') {
     process.stdout.write(`${version()}\n`)
     return 0
   }
-  const command = COMMANDS.find((each) => each.name === name)
-  if (command === undefined) {
-    throw new UsageError(
-      `there is no command ${JSON.stringify(name)}: one of ${COMMANDS.map((each) => each.name).join(', ')}`,
-    )
-  }
-  if (rest.includes('--help') || rest.includes('-h')) {
+  const { command, given } = find(args)
+  const isHelp = given.includes('--help') || given.includes('-h')
+  if (command === undefined) return group(name, given, isHelp)
+  if (isHelp) {
     process.stdout.write(`${command.help}\n`)
     return 0
   }
-  return command.run(rest, { version: version() })
+  return command.run(given, { version: version() })
+}
+
+/** The command that is meant, whose name may have two words, and what is given to it. */
+function find(args: readonly string[]): { command: Command | undefined; given: readonly string[] } {
+  for (const words of [2, 1]) {
+    const name = args.slice(0, words).join(' ')
+    const command = COMMANDS.find((each) => each.name === name)
+    if (command !== undefined) return { command, given: args.slice(words) }
+  }
+  return { command: undefined, given: args.slice(1) }
+}
+
+/** The first word alone names a group of commands, or nothing. */
+function group(name: string, given: readonly string[], isHelp: boolean): number {
+  const commands = COMMANDS.filter((each) => each.name.startsWith(`${name} `))
+  if (commands.length > 0 && (isHelp || given.length === 0)) {
+    process.stdout.write(`Usage: escrow ${name} COMMAND [OPTIONS]\n\n${rows(commands)}\n`)
+    return isHelp ? 0 : 2
+  }
+  const [among, what] = commands.length > 0 ? [commands, `${name} ${given[0]}`] : [COMMANDS, name]
+  throw new UsageError(
+    `there is no command ${JSON.stringify(what)}: one of ${among.map((each) => each.name).join(', ')}`,
+  )
 }
 
 function complain(thrown: unknown): number {

@@ -1,16 +1,11 @@
-import { existsSync } from 'node:fs'
-import { resolve } from 'node:path'
-import { pathToFileURL } from 'node:url'
 import { type Config, type EscrowOptions, optionsOfEnvironment, parseConfig, portOfText } from '../config.ts'
 import type { Coordinator } from '../coordinator.ts'
 import { addressText } from '../core/address.ts'
-import { EscrowError } from '../core/errors.ts'
 import { type Command, parse, UsageError } from './command.ts'
+import { CONFIG_FILES, optionsOfFile } from './config-file.ts'
 import { saveMemoryWhenIdle } from './idle-memory.ts'
 import { openLog } from './log.ts'
 
-/** Looked for in the working directory, in this order. */
-const CONFIG_FILES = ['escrow.config.ts', 'escrow.config.js', 'escrow.config.mjs'] as const
 /** What stopping may take beside `drainMsMax`, for the store to write what is left. */
 const CLOSE_MS_MAX = 10_000
 
@@ -50,35 +45,16 @@ An option goes before its environment variable, that before the file.`,
       grpc: { host: values.host, port: portOfText('--grpc-port', values['grpc-port']) },
       http: { host: values.host, port: portOfText('--http-port', values['http-port']) },
     }
-    const config = parseConfig(flags, optionsOfEnvironment(process.env), await optionsOfFile(values.config))
+    const config = parseConfig(
+      flags,
+      optionsOfEnvironment(process.env),
+      (await optionsOfFile(values.config)) ?? {},
+    )
     // Only here: the other commands needn't load a store to ask a coordinator that runs elsewhere.
     const { createCoordinator } = await import('../coordinator.ts')
     const coordinator = createCoordinator(config, { log: openLog(format) })
     return runUntilSignal(coordinator, config, version)
   },
-}
-
-async function optionsOfFile(given: string | undefined): Promise<EscrowOptions> {
-  const file = given ?? CONFIG_FILES.find((name) => existsSync(name))
-  if (file === undefined) return {}
-  const path = resolve(file)
-  if (!existsSync(path)) throw new EscrowError('invalidArgument', `there is no configuration file ${path}`)
-  let module: { default?: unknown }
-  try {
-    module = (await import(pathToFileURL(path).href)) as { default?: unknown }
-  } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause)
-    throw new EscrowError('invalidArgument', `the configuration file ${path} can't be loaded: ${why}`, {
-      cause,
-    })
-  }
-  if (typeof module.default !== 'object' || module.default === null) {
-    throw new EscrowError(
-      'invalidArgument',
-      `${path} doesn't export its options: \`export default defineConfig({ … })\``,
-    )
-  }
-  return module.default as EscrowOptions
 }
 
 async function runUntilSignal(coordinator: Coordinator, config: Config, version: string): Promise<number> {

@@ -1,12 +1,11 @@
-import type { MessageEffect } from '../core/decision.ts'
 import { InvariantViolation } from '../core/errors.ts'
-import type { MessageImage } from '../core/message.ts'
+import type { TransactionEffect, TransactionImage } from '../core/transaction.ts'
 import type { LogClock, LogHandle, Segment } from '../store/log.ts'
 import { SegmentBuilder } from '../store/segment.ts'
 import type { Entry, Question } from './entry.ts'
 
 /** What leaves when its batch is durable: an answer, or an effect. */
-export type Release = Question | { readonly entry: Entry; readonly effect: MessageEffect }
+export type Release = Question | { readonly entry: Entry; readonly effect: TransactionEffect }
 
 /** Decisions that become durable together, and what waits for that. */
 export interface Batch {
@@ -63,7 +62,7 @@ export class Batches {
   }
 
   /** Adds a record; returns the sequence of its segment. Throws `tooLarge`, with nothing added. */
-  record(previous: MessageImage | undefined, next: MessageImage): number {
+  record(previous: TransactionImage | undefined, next: TransactionImage): number {
     if (!this.#builder.add(previous, next)) {
       this.#seal()
       if (!this.#builder.add(previous, next))

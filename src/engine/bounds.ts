@@ -1,5 +1,5 @@
-import type { MessageCommand } from '../core/decision.ts'
 import { EscrowError } from '../core/errors.ts'
+import type { TransactionCommand } from '../core/transaction.ts'
 
 /** What may be bounded about a log, beside what is told to clients. */
 export interface LogBounds {
@@ -44,7 +44,7 @@ export interface Load {
 /** Why a command is not taken at this moment; undefined if it is. No command is a read. */
 export function overload(
   bounds: LogBounds,
-  command: MessageCommand | undefined,
+  command: TransactionCommand | undefined,
   load: Load,
 ): EscrowError | undefined {
   if (load.waitingBytes > WAITING_BYTES_MAX) {
@@ -53,11 +53,15 @@ export function overload(
   if (load.questions >= QUESTIONS_MAX) {
     return overloaded('too many questions wait for the store', 'QUESTIONS_MAX', QUESTIONS_MAX)
   }
-  if (command?.type !== 'prepareMessage') return undefined
+  if (command?.type !== 'prepareMessage' && command?.type !== 'startSaga') return undefined
   if (load.entries >= bounds.entriesMax) {
     return overloaded('too many transactions in memory', 'entriesMax', bounds.entriesMax)
   }
-  if (command.head.orderingKey !== '' && load.queued >= bounds.queuedMax) {
+  if (
+    command.type === 'prepareMessage' &&
+    command.head.orderingKey !== '' &&
+    load.queued >= bounds.queuedMax
+  ) {
     return overloaded('too many deliveries wait behind others of their key', 'queuedMax', bounds.queuedMax)
   }
   return undefined

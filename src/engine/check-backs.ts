@@ -52,7 +52,7 @@ export class CheckBacks {
 
   /** Looks at a prepared transaction; returns the log time of its next check-back, if it is not due yet. */
   update(entry: Entry, clock: LogClock): number | undefined {
-    const { state } = entry.image
+    const { state } = entry.message
     if (state.phase !== 'prepared') {
       this.#forget(entry)
       return undefined
@@ -71,7 +71,7 @@ export class CheckBacks {
 
   /** Asks, now that the decision to do so may leave. */
   send(entry: Entry, attempt: number): void {
-    const { head, state } = entry.image
+    const { head, state } = entry.message
     this.#forget(entry)
     if (state.phase !== 'prepared') {
       this.#done(entry)
@@ -100,7 +100,7 @@ export class CheckBacks {
   }
 
   #answered(entry: Entry, outcome: CheckBackOutcome, mayHaveCome: boolean): void {
-    const isMissed = 'outcome' in outcome && entry.image.state.phase === 'prepared'
+    const isMissed = 'outcome' in outcome && entry.message.state.phase === 'prepared'
     if (isMissed && this.#missedCount < this.#options.missedMax) {
       this.#miss(entry)
       this.#done(entry)
@@ -175,7 +175,7 @@ export class CheckBacks {
     for (const name of [...this.#cutShort]) this.#askMissed(name)
     for (const missed of this.#missed.values()) {
       for (const entry of missed) {
-        const { state } = entry.image
+        const { state } = entry.message
         const isLate =
           state.phase === 'prepared' && (logMs >= state.unresolvedAtMs || wallMs >= state.lastCheckAtMs)
         if (isLate && !entry.checking) this.#ask(entry)
@@ -184,4 +184,4 @@ export class CheckBacks {
   }
 }
 
-const nameOf = ({ image: { head } }: Entry): string => `${head.namespace} ${head.checker}`
+const nameOf = ({ message: { head } }: Entry): string => `${head.namespace} ${head.checker}`

@@ -1,10 +1,12 @@
 import { EscrowError } from '../core/errors.ts'
-import { isOrdered, type MessageImage, outstanding, statusOf } from '../core/message.ts'
+import { isOrdered, type MessageImage, outstanding } from '../core/message.ts'
+import { outstandingOfSaga } from '../core/saga/outstanding.ts'
+import { isSaga, type TransactionImage, transactionStatusOf } from '../core/transaction.ts'
 import { ByteWriter } from '../store/binary.ts'
 import type { ImageRow } from '../store/images.ts'
 import type { LogClock, LogHandle } from '../store/log.ts'
-import { encodeImage } from '../store/record.ts'
 import type { Store } from '../store/store.ts'
+import { encodeTransactionImage } from '../store/transaction-record.ts'
 import { type Entry, Packer } from './entry.ts'
 
 /** What checkpoints need of their log. */
@@ -189,12 +191,12 @@ export class Checkpointer {
     }
     const { image } = entry
     this.#writer.truncate(0)
-    encodeImage(this.#writer, image, { bodies: true })
+    encodeTransactionImage(this.#writer, image, { bodies: true })
     const { dueLogMs, dueWallMs } = dueTimes(image)
     return {
       key,
       sequence,
-      status: statusOf(image),
+      status: transactionStatusOf(image),
       bytes: this.#writer.copy(),
       dueLogMs,
       dueWallMs,
@@ -210,18 +212,35 @@ export class Checkpointer {
   }
 }
 
-/** When an image must be in memory, by either clock. One that holds its key back must always be: its time is 0. */
-function dueTimes(image: MessageImage): Pick<ImageRow, 'dueLogMs' | 'dueWallMs'> {
+type DueTimes = Pick<ImageRow, 'dueLogMs' | 'dueWallMs'>
+
+/** When an image must be in memory, by either clock. */
+function dueTimes(image: TransactionImage): DueTimes {
+  return isSaga(image) ? earliest(outstandingOfSaga(image)) : earliest(dueOfMessage(image))
+}
+
+interface Due {
+  readonly clock: 'log' | 'wall'
+  readonly atMs: number
+}
+
+function earliest(all: Iterable<Due>): DueTimes {
   let dueLogMs: number | undefined
   let dueWallMs: number | undefined
+  for (const { clock, atMs } of all) {
+    if (clock === 'log') dueLogMs = Math.min(dueLogMs ?? atMs, atMs)
+    else dueWallMs = Math.min(dueWallMs ?? atMs, atMs)
+  }
+  return { dueLogMs, dueWallMs }
+}
+
+/** One that holds its key back must always be in memory: its time is 0. */
+function* dueOfMessage(image: MessageImage): Generator<Due> {
   const { head, state } = image
   for (const due of outstanding(image)) {
     const holdsKey =
       due.what === 'hold' ||
       (due.what === 'delivery' && state.phase === 'committed' && isOrdered(head, state, due.index))
-    if (holdsKey) dueLogMs = 0
-    else if (due.clock === 'log') dueLogMs = Math.min(dueLogMs ?? due.atMs, due.atMs)
-    else dueWallMs = Math.min(dueWallMs ?? due.atMs, due.atMs)
+    yield holdsKey ? { clock: 'log', atMs: 0 } : due
   }
-  return { dueLogMs, dueWallMs }
 }

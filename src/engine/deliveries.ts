@@ -82,7 +82,7 @@ export class Deliveries {
     const destination = head.messages[index]?.destination as Destination
     const first = this.#queues.get(queueName(head.namespace, destination, head.orderingKey))?.[0]
     if (first !== undefined)
-      return first.entry.image.head.executionId !== head.executionId || first.index !== index
+      return first.entry.message.head.executionId !== head.executionId || first.index !== index
     // Not queued yet, so this is its commit: earlier messages of the same transaction go first.
     return head.messages.some(
       (earlier, at) => at < index && earlier.destination === destination && isOrdered(head, state, at),
@@ -91,17 +91,17 @@ export class Deliveries {
 
   /** Puts what was recovered in its queues; nothing leaves before all are there. */
   restore(entry: Entry): void {
-    if (entry.image.head.orderingKey !== '') this.#updateQueues(entry)
+    if (entry.message.head.orderingKey !== '') this.#updateQueues(entry)
   }
 
   /** Brings queues and holds up to date after a change; returns the log time of the next thing to do, if any. */
   update(entry: Entry, clock: LogClock): number | undefined {
-    const { head, state } = entry.image
+    const { head, state } = entry.message
     if (state.phase !== 'committed') return undefined
     if (head.orderingKey !== '') this.#updateQueues(entry)
     if (state.finishedAtMs > 0) return undefined
     let alarmAtMs: number | undefined
-    for (const due of outstanding(entry.image)) {
+    for (const due of outstanding(entry.message)) {
       if (due.what !== 'delivery' || entry.busy.includes(due.index) || entry.held.includes(due.index))
         continue
       if (isOrdered(head, state, due.index) && !this.#isFirst(entry, due.index)) continue
@@ -113,7 +113,7 @@ export class Deliveries {
   }
 
   #updateQueues(entry: Entry): void {
-    const { head, state } = entry.image
+    const { head, state } = entry.message
     if (state.phase !== 'committed') return
     state.deliveries.forEach((delivery, index) => {
       if (!isOrdered(head, state, index)) return
@@ -154,7 +154,7 @@ export class Deliveries {
   }
 
   #isFirst(entry: Entry, index: number): boolean {
-    const { head } = entry.image
+    const { head } = entry.message
     const name = queueName(head.namespace, head.messages[index]?.destination as Destination, head.orderingKey)
     const first = this.#queues.get(name)?.[0]
     return first?.entry === entry && first.index === index
@@ -163,7 +163,7 @@ export class Deliveries {
   /** Holds a delivery that is due, and offers it at once. */
   #hold(entry: Entry, index: number): void {
     if (entry.busy.includes(index) || entry.held.includes(index)) return
-    const { head } = entry.image
+    const { head } = entry.message
     if (this.#heldCount >= this.#options.heldMax && entry.queued.length === 0) {
       this.#options.submit(entry, this.#postpone(entry, index))
       return
@@ -177,11 +177,11 @@ export class Deliveries {
     held.add({ entry, index })
     entry.held = plus(entry.held, index)
     this.#heldCount += 1
-    if (this.route(entry.image, index) !== undefined) this.#offer(name, held)
+    if (this.route(entry.message, index) !== undefined) this.#offer(name, held)
   }
 
   #postpone(entry: Entry, index: number): MessageCommand {
-    const { state } = entry.image
+    const { state } = entry.message
     const attempts = state.phase === 'committed' ? (state.deliveries[index]?.attempts ?? 0) : 0
     const outcome = { outcome: 'noSession', error: 'nobody takes it, and too many wait in memory' } as const
     return { type: 'answerDelivery', index, attempt: attempts + 1, outcome }
@@ -206,7 +206,7 @@ export class Deliveries {
         this.#cutShort.add(name)
         return
       }
-      if (this.route(place.entry.image, place.index) === undefined) {
+      if (this.route(place.entry.message, place.index) === undefined) {
         closed.add(databaseId)
         continue
       }
@@ -242,7 +242,7 @@ export class Deliveries {
 
   /** Sends what was decided and is durable now. */
   send(entry: Entry, index: number, attempt: number): void {
-    const { head, state } = entry.image
+    const { head, state } = entry.message
     const message = head.messages[index]
     const delivery = state.phase === 'committed' ? state.deliveries[index] : undefined
     if (message?.body === undefined || delivery?.status !== 'waiting') {
@@ -281,15 +281,15 @@ const queueName = (namespace: Namespace, destination: Destination, key: string):
   `${namespace} ${destination} ${key}`
 
 function deliveryAt({ entry, index }: Place): MessageDelivery | undefined {
-  const { state } = entry.image
+  const { state } = entry.message
   return state.phase === 'committed' ? state.deliveries[index] : undefined
 }
 
 const isWaiting = (place: Place): boolean => deliveryAt(place)?.status === 'waiting'
 
 function isBefore(one: Place, other: Place): boolean {
-  const a = one.entry.image.state
-  const b = other.entry.image.state
+  const a = one.entry.message.state
+  const b = other.entry.message.state
   if (a.phase !== 'committed' || b.phase !== 'committed') return false
   return a.order < b.order || (a.order === b.order && one.index < other.index)
 }

@@ -1,44 +1,50 @@
 import type {
   ListRequest,
-  ListResponse,
   OperationRequest,
   PrepareRequest,
   Registration,
-  TransactionStatus,
+  StartRequest,
 } from '../core/api.ts'
 import type { Limits } from '../core/envelope.ts'
 import { EscrowError } from '../core/errors.ts'
 import {
-  type ExecutionId,
   isMintedId,
   mintedIdParts,
-  mintTransactionId,
   type Namespace,
-  orderingKeyRouting,
   parseNamespace,
   parseTransactionId,
-  routingsOf,
   SLOTS,
   slotOf,
 } from '../core/ids.ts'
 import type { Runtime } from '../core/runtime.ts'
-import { decodeImage } from '../store/record.ts'
+import type { SagaLimits } from '../core/saga/decision.ts'
+import type { SagaProgram } from '../core/saga/program.ts'
 import type { Store } from '../store/store.ts'
 import { DEFAULT_BOUNDS, type LogBounds } from './bounds.ts'
 import type { Coordination, OpenedSession, Reply, RequestOptions } from './coordination.ts'
 import { Question } from './entry.ts'
+import { list } from './listing.ts'
 import { LogDriver } from './log-driver.ts'
+import { Minting, openSession } from './minting.ts'
 import { type Listener, Names } from './names.ts'
 import type { Outlet } from './outlet.ts'
+import { Programs } from './programs.ts'
 import { recover } from './recovery.ts'
 import { commandOf, type PolicyDefaults, parsePrepare } from './requests.ts'
-import { viewOf } from './views.ts'
+import { parseStart, sagaCommandOf, slipOf } from './saga-requests.ts'
+import type { StepOutlet } from './step-outlet.ts'
 
 /** What the engine is made of. */
 export interface EngineOptions {
   /** Opens the store; called again after it had to be closed because it could not go on. */
   readonly openStore: () => Promise<Store>
   readonly outlet: Outlet
+  readonly stepOutlet: StepOutlet
+  /** The definitions of sagas, several versions side by side. */
+  readonly sagas: readonly SagaProgram[]
+  readonly sagaLimits: SagaLimits
+  /** Compiles a routing slip, given as JSON text. */
+  readonly compileSlip: (slip: string) => SagaProgram
   readonly runtime: Runtime
   readonly limits: Limits
   readonly defaults: PolicyDefaults
@@ -56,16 +62,15 @@ export interface EngineOptions {
 
 const RECOVERY_PAUSE_MS = 500
 const RETENTION_SWEEP_MS = 60_000
-const ROUTINGS = 8
-const LIST_MAX = 1_000
 
 /** Owns the logs of a store, parses what is asked of them, and brings them back when they stop. */
 export class Engine implements Coordination {
   readonly limits: Limits
   readonly #options: EngineOptions
   readonly #bounds: LogBounds
+  readonly #programs: Programs
   #store: Store | undefined
-  #names: Names | undefined
+  #opened: { readonly names: Names; readonly minting: Minting } | undefined
   #drivers: (LogDriver | undefined)[] = []
   #phase: 'starting' | 'ready' | 'draining' = 'starting'
   #degraded = ''
@@ -74,22 +79,21 @@ export class Engine implements Coordination {
   #recovery: Promise<void> | undefined
   /** A log stopped while the store was being opened: it is opened once more. */
   #isReopenNeeded = false
-  #executions = 0
-  #executionPrefix = ''
-  #minted = 0
-  #session = ''
-  #routings: readonly string[] = []
   #cancelSweep: () => void = () => {}
 
   constructor(options: EngineOptions) {
     this.#options = options
     this.limits = options.limits
     this.#bounds = { ...DEFAULT_BOUNDS, ...options.bounds }
+    const { sagas, compileSlip, log } = options
+    const missing = (saga: string, version: number): void =>
+      log('error', `saga ${saga} version ${version} isn't defined here any more: its sagas wait for it`)
+    this.#programs = new Programs({ programs: sagas, compileSlip, missing })
     options.outlet.onRoom((namespace, what) => {
-      for (const driver of this.#drivers) {
-        if ('destination' in what) driver?.deliveries.roomAt(namespace, what.destination)
-        else driver?.checkBacks.roomAt(namespace, what.checker)
-      }
+      for (const driver of this.#drivers) driver?.agenda.roomAt(namespace, what)
+    })
+    options.stepOutlet.onStepRoom((namespace, name) => {
+      for (const driver of this.#drivers) driver?.agenda.roomAtStep(namespace, name)
     })
   }
 
@@ -112,20 +116,27 @@ export class Engine implements Coordination {
     this.#store = store
     const names = new Names(store.directory, namespaces, brokers)
     for (const listener of await names.load()) onListener(listener)
-    this.#names = names
+    await this.#programs.register(store.directory)
     this.#drivers = new Array(store.log.logs).fill(undefined)
-    this.#routings = routingsOf(ROUTINGS)
     for (let at = 0; at < store.log.logs; at++) {
       const handle = await store.log.claim(at)
       const recovered = await recover(store, handle)
-      // Unique for ever: no two claims of one log have the same epoch.
-      if (at === 0) this.#executionPrefix = `${store.log.storeId}-${handle.claimed.epoch.toString(36)}`
+      if (at === 0) {
+        const { epoch } = handle.claimed
+        this.#opened = {
+          names,
+          minting: new Minting(this.#options.runtime, { storeId: store.log.storeId, epoch }),
+        }
+      }
       const driver = new LogDriver({
         store,
         handle,
         recovered,
         runtime: this.#options.runtime,
         outlet: this.#options.outlet,
+        stepOutlet: this.#options.stepOutlet,
+        programs: this.#programs,
+        sagaLimits: this.#options.sagaLimits,
         bounds: this.#bounds,
         limits: this.limits,
         notFound: (id) => this.#notFound(id),
@@ -138,7 +149,6 @@ export class Engine implements Coordination {
       if (recovered.entries.size > 0)
         log('info', `log ${at}: recovered ${recovered.entries.size} transactions from its tail`)
     }
-    this.#session = this.openSession().session
   }
 
   #degrade(reason: string): void {
@@ -218,13 +228,11 @@ export class Engine implements Coordination {
   }
 
   openSession(): OpenedSession {
-    const { runtime } = this.#options
-    const unique = Buffer.from(runtime.randomBytes(8)).readBigUInt64BE().toString(36)
-    return { session: `${runtime.now().toString(36)}-${unique}`, routings: this.#routings }
+    return openSession(this.#options.runtime)
   }
 
   async register(namespace: Namespace, service: string, registration: Registration): Promise<void> {
-    await this.#ready().register(namespace, service, registration)
+    await this.#ready().names.register(namespace, service, registration)
   }
 
   async registerUrl(
@@ -234,12 +242,12 @@ export class Engine implements Coordination {
     registration: Registration,
   ): Promise<void> {
     const listener = { namespace, service, url, registration }
-    await this.#ready().listen(listener)
+    await this.#ready().names.listen(listener)
     this.#options.onListener(listener)
   }
 
-  #ready(): Names {
-    if (this.#names !== undefined && this.#phase === 'ready') return this.#names
+  #ready(): { readonly names: Names; readonly minting: Minting } {
+    if (this.#opened !== undefined && this.#phase === 'ready') return this.#opened
     throw this.#phase === 'draining'
       ? new EscrowError('shuttingDown', 'this coordinator is stopping')
       : new EscrowError('storeUnavailable', 'this coordinator is starting')
@@ -247,7 +255,7 @@ export class Engine implements Coordination {
 
   request(operation: OperationRequest, reply: Reply, options: RequestOptions): void {
     try {
-      const names = this.#ready()
+      const { names } = this.#ready()
       const { runtime } = this.#options
       const leftMs = options.deadlineMs - runtime.now()
       if (leftMs <= 0) {
@@ -259,10 +267,12 @@ export class Engine implements Coordination {
       if (operation.op === 'list') void this.#list(namespace, operation.request, reply)
       else if (operation.op === 'prepare')
         this.#prepare(namespace, operation.request, { reply, deadlineMs, fresh: options.fresh })
+      else if (operation.op === 'startSaga')
+        this.#startSaga(namespace, operation.request, { reply, deadlineMs, fresh: options.fresh })
       else {
-        const id = parseTransactionId(operation.request.id)
+        const id = parseTransactionId(operation.request.id ?? '')
         const question = new Question({ op: operation.op, namespace, id, fresh: false, reply, deadlineMs })
-        this.#driver(id).submit(commandOf(operation, this.limits), question)
+        this.#driver(id).submit(sagaCommandOf(operation) ?? commandOf(operation, this.limits), question)
       }
     } catch (thrown) {
       const error = EscrowError.from(thrown)
@@ -276,16 +286,16 @@ export class Engine implements Coordination {
     asked: { reply: Reply; deadlineMs: number; fresh: boolean },
   ): void {
     const { reply, deadlineMs, fresh } = asked
-    const names = this.#ready()
+    const { names, minting } = this.#ready()
     const given = request.id ?? ''
-    const id = given === '' ? this.#mint(request.orderingKey ?? '') : parseTransactionId(given)
+    const id = given === '' ? minting.transaction(request.orderingKey ?? '') : parseTransactionId(given)
     const isMinted = given === '' || isMintedId(id)
     const { limits } = this
     const { defaults } = this.#options
     const head = parsePrepare(request, {
       namespace,
       id,
-      executionId: this.#mintExecution(),
+      executionId: minting.execution(),
       isMinted,
       limits,
       defaults,
@@ -303,18 +313,37 @@ export class Engine implements Coordination {
     this.#driver(id).submit({ type: 'prepareMessage', head }, question)
   }
 
-  #mint(orderingKey: string): ReturnType<typeof mintTransactionId> {
-    this.#minted += 1
-    const routing =
-      orderingKey === ''
-        ? (this.#routings[this.#minted % this.#routings.length] as string)
-        : orderingKeyRouting(orderingKey)
-    return mintTransactionId(routing, this.#session, this.#minted)
-  }
-
-  #mintExecution(): ExecutionId {
-    this.#executions += 1
-    return `${this.#executionPrefix}-${this.#executions.toString(36)}` as ExecutionId
+  #startSaga(
+    namespace: Namespace,
+    request: StartRequest,
+    asked: { reply: Reply; deadlineMs: number; fresh: boolean },
+  ): void {
+    const { reply, deadlineMs, fresh } = asked
+    const { names, minting } = this.#ready()
+    const given = request.id ?? ''
+    const id = given === '' ? minting.transaction(request.orderingKey ?? '') : parseTransactionId(given)
+    const slip = slipOf(request, this.#options.sagaLimits)
+    const program =
+      slip === '' ? this.#programs.named(request.saga, request.version ?? 0) : this.#programs.slip(slip)
+    names.checkSteps(namespace, program)
+    const command = parseStart(request, {
+      namespace,
+      id,
+      executionId: minting.execution(),
+      isMinted: given === '' || isMintedId(id),
+      nowMs: this.#options.runtime.now(),
+      program,
+      slip,
+    })
+    const question = new Question({
+      op: 'startSaga',
+      namespace,
+      id,
+      fresh: fresh || given === '',
+      reply,
+      deadlineMs,
+    })
+    this.#driver(id).submit(command, question)
   }
 
   #driver(id: string): LogDriver {
@@ -340,23 +369,11 @@ export class Engine implements Coordination {
 
   async #list(namespace: Namespace, request: ListRequest, reply: Reply): Promise<void> {
     try {
-      const limit = request.limit || 100
-      if (!Number.isSafeInteger(limit) || limit < 1 || limit > LIST_MAX) {
-        throw new EscrowError('invalidArgument', `limit is ${limit}, allowed are 1-${LIST_MAX}`)
-      }
-      const store = this.#store
-      if (store === undefined) throw new EscrowError('storeUnavailable', this.#degraded)
-      const asOfMs = Math.min(...this.#drivers.map((driver) => driver?.asOfMs ?? 0))
-      const statuses: readonly TransactionStatus[] = request.statuses ?? []
-      const rows = await store.images.query({ namespace, statuses, after: request.pageToken ?? '', limit })
-      const response: ListResponse = {
-        transactions: rows.map(({ stored }) => {
-          const image = decodeImage(stored.bytes)
-          return viewOf(image, this.#driver(image.head.id).outagesMs)
-        }),
-        asOfMs,
-        nextPageToken: rows.length < limit ? '' : (rows.at(-1)?.key ?? ''),
-      }
+      if (this.#store === undefined) throw new EscrowError('storeUnavailable', this.#degraded)
+      const response = await list(this.#store, namespace, request, {
+        asOfMs: Math.min(...this.#drivers.map((driver) => driver?.asOfMs ?? 0)),
+        outagesMsOf: ({ head }) => this.#driver(head.id).outagesMs,
+      })
       reply(undefined, response)
     } catch (thrown) {
       const error = EscrowError.from(thrown)

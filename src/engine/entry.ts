@@ -1,10 +1,12 @@
 import type { Operation, Operations } from '../core/api.ts'
 import { EscrowError } from '../core/errors.ts'
 import { type Namespace, type TransactionId, type TransactionKey, transactionKey } from '../core/ids.ts'
-import { finishedAtMs, type MessageImage, statusOf } from '../core/message.ts'
+import type { MessageImage } from '../core/message.ts'
+import type { SagaImage } from '../core/saga/image.ts'
+import { type TransactionImage, transactionFinishedAtMs, transactionStatusOf } from '../core/transaction.ts'
 import { ByteWriter } from '../store/binary.ts'
 import type { ImageStatus } from '../store/images.ts'
-import { decodeImage, encodeImage } from '../store/record.ts'
+import { decodeTransactionImage, encodeTransactionImage } from '../store/transaction-record.ts'
 import type { Reply } from './coordination.ts'
 
 /** What is asked about a transaction, and by whom. */
@@ -81,16 +83,16 @@ const NONE: readonly number[] = []
 export class Packer {
   #writer = new ByteWriter(CHUNK_BYTES)
 
-  pack(image: MessageImage): Packed {
+  pack(image: TransactionImage): Packed {
     if (this.#writer.length > CHUNK_BYTES - 4096) this.#writer = new ByteWriter(CHUNK_BYTES)
     const start = this.#writer.length
-    encodeImage(this.#writer, image, { bodies: false })
+    encodeTransactionImage(this.#writer, image, { bodies: false })
     return {
       bytes: this.#writer.bytes,
       start,
       end: this.#writer.length,
-      status: statusOf(image),
-      finishedAtMs: finishedAtMs(image),
+      status: transactionStatusOf(image),
+      finishedAtMs: transactionFinishedAtMs(image),
     }
   }
 }
@@ -99,7 +101,8 @@ export class Packer {
 export class Entry {
   readonly namespace: Namespace
   readonly id: TransactionId
-  #image: MessageImage | undefined
+  readonly kind: TransactionImage['head']['kind']
+  #image: TransactionImage | undefined
   /** Set once it is finished. */
   packed: Packed | undefined = undefined
   /** Ended, and no longer among those in memory. */
@@ -116,9 +119,9 @@ export class Entry {
   checking = false
   /** The last check-back found nobody: it is asked again when a checker comes. */
   missed = false
-  /** Deliveries that are decided or under way, by index. */
+  /** Deliveries, or calls of steps, that are decided or under way: by index, or by `StepCode`. */
   busy: readonly number[] = NONE
-  /** Deliveries that wait for room at their destination, by index. */
+  /** Those that wait for room at their destination, likewise. */
   held: readonly number[] = NONE
   /** Deliveries that stand in the queue of their key, by index. */
   queued: readonly number[] = NONE
@@ -128,11 +131,12 @@ export class Entry {
   alarmAtMs = 0
 
   constructor(
-    image: MessageImage,
+    image: TransactionImage,
     { sequence, unsavedFrom, isStored }: { sequence: number; unsavedFrom: number; isStored: boolean },
   ) {
     this.namespace = image.head.namespace
     this.id = image.head.id
+    this.kind = image.head.kind
     this.#image = image
     this.sequence = sequence
     this.unsavedFrom = unsavedFrom
@@ -144,19 +148,29 @@ export class Entry {
   }
 
   /** Read back, for whoever still asks about a finished one. */
-  get image(): MessageImage {
+  get image(): TransactionImage {
     if (this.#image !== undefined) return this.#image
     const { bytes, start, end } = this.packed as Packed
-    return decodeImage(bytes.subarray(start, end))
+    return decodeTransactionImage(bytes.subarray(start, end))
   }
 
-  set image(image: MessageImage) {
+  set image(image: TransactionImage) {
     this.#image = image
+  }
+
+  /** The image, for those who only ever see half messages. */
+  get message(): MessageImage {
+    return this.image as MessageImage
+  }
+
+  /** The image, for those who only ever see sagas. */
+  get saga(): SagaImage {
+    return this.image as SagaImage
   }
 
   /** Keeps a finished image as bytes from here on; false if it isn't finished, or is kept so already. */
   pack(packer: Packer): boolean {
-    if (this.packed !== undefined || this.#image === undefined || finishedAtMs(this.#image) === 0)
+    if (this.packed !== undefined || this.#image === undefined || transactionFinishedAtMs(this.#image) === 0)
       return false
     this.packed = packer.pack(this.#image)
     this.#image = undefined

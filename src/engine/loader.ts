@@ -1,14 +1,14 @@
-import type { MessageCommand } from '../core/decision.ts'
 import { EscrowError } from '../core/errors.ts'
 import { type Namespace, type TransactionId, type TransactionKey, transactionKey } from '../core/ids.ts'
 import type { Runtime } from '../core/runtime.ts'
+import type { TransactionCommand } from '../core/transaction.ts'
 import type { StoredImage } from '../store/images.ts'
 import type { Store } from '../store/store.ts'
 import { nothingDone, type Question } from './entry.ts'
 
 /** What is asked of a transaction that isn't in memory; no command is a read. */
 export interface Pending {
-  readonly command: MessageCommand | undefined
+  readonly command: TransactionCommand | undefined
   readonly question: Question
 }
 

@@ -11,34 +11,36 @@
  * | waiting  | an append's outcome is unknown          | are decided up to a bound, answered when it is known; `uncertain` at their deadline |
  * | stopped  | fenced, broken, released                | are refused; those decided but not durable end as `uncertain` |
  */
-import { decideMessage } from '../core/decide-message.ts'
-import type { Decision, MessageCommand } from '../core/decision.ts'
 import type { Limits } from '../core/envelope.ts'
 import { EscrowError } from '../core/errors.ts'
 import { type TransactionKey, transactionKey } from '../core/ids.ts'
-import type { MessageHead, MessageImage } from '../core/message.ts'
 import type { Runtime } from '../core/runtime.ts'
+import type { SagaLimits } from '../core/saga/decision.ts'
+import {
+  decideTransaction,
+  type TransactionCommand,
+  type TransactionDecision,
+  type TransactionImage,
+} from '../core/transaction.ts'
 import type { StoredImage } from '../store/images.ts'
 import type { LogClock, LogHandle } from '../store/log.ts'
-import { decodeImage } from '../store/record.ts'
 import type { Store } from '../store/store.ts'
-import { Alarms } from './alarms.ts'
+import { decodeTransactionImage } from '../store/transaction-record.ts'
+import { Agenda } from './agenda.ts'
+import { Answers } from './answers.ts'
 import { Appender } from './appender.ts'
 import { Batches, type Release } from './batch.ts'
 import { type LogBounds, overload } from './bounds.ts'
-import { CheckBacks } from './check-backs.ts'
 import { Checkpointer } from './checkpointer.ts'
-import { Deliveries } from './deliveries.ts'
-import { DueScan } from './due-scan.ts'
 import type { Entries } from './entries.ts'
-import { Entry, nothingDone, plus, Question } from './entry.ts'
+import { Entry, nothingDone, Question } from './entry.ts'
 import { Failures } from './failures.ts'
 import { Loader, loadImages, type Pending } from './loader.ts'
 import { BatchMoment, LogTime } from './moments.ts'
 import type { Outlet } from './outlet.ts'
+import type { Programs } from './programs.ts'
 import type { Recovered } from './recovery.ts'
-import { responseOf } from './views.ts'
-import { hasEnded, Waiters } from './waiters.ts'
+import type { StepOutlet } from './step-outlet.ts'
 
 /** What a log needs of the world. */
 export interface LogDriverOptions {
@@ -47,18 +49,20 @@ export interface LogDriverOptions {
   readonly recovered: Recovered
   readonly runtime: Runtime
   readonly outlet: Outlet
+  readonly stepOutlet: StepOutlet
+  readonly programs: Programs
+  readonly sagaLimits: SagaLimits
   readonly bounds: LogBounds
   readonly limits: Limits
-  /** The log stopped for a reason of its own: fenced, or a store that must be reopened. */
   /** Why there is no transaction of this id. */
   readonly notFound: (id: string) => EscrowError
+  /** The log stopped for a reason of its own: fenced, or a store that must be reopened. */
   readonly onStopped: (error: EscrowError) => void
   /** The store doesn't answer (a reason), or does again (empty). */
   readonly onDegraded: (reason: string) => void
 }
 
-type Writable<T> = { -readonly [Key in keyof T]: T[Key] }
-
+const NOTHING_BEGAN = new EscrowError('internal', 'a command that begins a transaction began nothing')
 const TICK_MS = 20
 
 /** One log, from its recovery until it stops. */
@@ -69,31 +73,22 @@ export class LogDriver {
   readonly #batches: Batches
   readonly #appender: Appender
   readonly #loader: Loader
-  readonly #waiters: Waiters
-  readonly #alarms = new Alarms()
+  readonly #answers: Answers
   readonly #moment: BatchMoment
-  readonly #dueScan: DueScan
+  readonly #agenda: Agenda
   readonly #checkpointer: Checkpointer
   #stopped: EscrowError | undefined
   #cancelTick: () => void = () => {}
-  readonly deliveries: Deliveries
-  readonly checkBacks: CheckBacks
 
   constructor(options: LogDriverOptions) {
     this.#options = options
-    const { handle, recovered, runtime, outlet, bounds, limits, store } = options
+    const { handle, recovered, runtime, bounds, store, programs } = options
     const clock = (): LogClock => this.#time.read()
     const stored = (): void => this.#time.stored()
     const stop = (error: EscrowError): void => this.stop(error)
     const failures = new Failures(options.onDegraded, stop, () => this.isStopped)
-    const submit = (entry: Entry, command: MessageCommand): void => this.#decideOn(entry, command, undefined)
-    // What differs from its row is looked at by its own checkpoint.
-    const released = (entry: Entry): void => {
-      if (entry.unsavedFrom === 0) this.#checkpointer.mayEvict(entry)
-    }
     this.#entries = recovered.entries
     this.#time = new LogTime(runtime, recovered.clock)
-    this.#waiters = new Waiters(bounds.waitersMax)
     this.#batches = new Batches(handle, recovered.head, runtime.randomBytes(16), clock)
     this.#appender = new Appender({
       handle,
@@ -105,21 +100,44 @@ export class LogDriver {
       failing: failures.of('append'),
       stop,
     })
+    this.#answers = new Answers({
+      batches: this.#batches,
+      appender: this.#appender,
+      waitersMax: bounds.waitersMax,
+      outagesMs: () => this.outagesMs,
+      notFound: options.notFound,
+    })
     this.#loader = new Loader({
       store,
       runtime,
       loaded: (key, stored, pending) => this.#loaded(key, stored, pending),
       failing: failures.of('load'),
     })
-    this.deliveries = new Deliveries({ outlet, submit, released, heldMax: bounds.heldMax })
-    this.#moment = new BatchMoment(this.#time, this.#batches, runtime, this.deliveries)
-    this.checkBacks = new CheckBacks({
-      outlet,
-      submit,
-      released,
-      limits,
-      missedMax: bounds.missedMax,
-      timeoutMs: bounds.checkBackTimeoutMs,
+    this.#agenda = new Agenda({
+      store,
+      log: handle.log,
+      outlet: options.outlet,
+      stepOutlet: options.stepOutlet,
+      programs,
+      bounds,
+      limits: options.limits,
+      clock: () => this.#moment,
+      submit: (entry, command) => this.#decideOn(entry, command, undefined),
+      // What differs from its row is looked at by its own checkpoint.
+      released: (entry) => {
+        if (entry.unsavedFrom === 0) this.#checkpointer.mayEvict(entry)
+      },
+      due: (key) => this.#due(key),
+      failing: failures.of('due'),
+    })
+    this.#moment = new BatchMoment({
+      time: this.#time,
+      batches: this.#batches,
+      runtime,
+      deliveries: this.#agenda.deliveries,
+      steps: this.#agenda.steps,
+      programs,
+      sagaLimits: options.sagaLimits,
     })
     this.#checkpointer = new Checkpointer({
       store,
@@ -135,26 +153,28 @@ export class LogDriver {
       failing: failures.of('checkpoint'),
       fenced: () => stop(new EscrowError('notOwner', `log ${handle.log} was taken over by another writer`)),
     })
-    const due = (key: TransactionKey): void => this.#due(key)
-    this.#dueScan = new DueScan({ store, log: handle.log, due, failing: failures.of('due') })
   }
 
   /** Brings in what holds a key back, then starts the clock. Answers come from here on. */
   async start(): Promise<void> {
-    this.#dueScan.open(this.#moment.read())
+    const clock = this.#moment.read()
     for (const entry of [...this.#entries]) {
-      this.#checkpointer.dirty(entry, this.#moment.wallMs)
+      this.#checkpointer.dirty(entry, clock.wallMs)
       this.#pack(entry)
     }
-    for await (const keys of this.#dueScan.held()) {
+    for await (const keys of this.#agenda.held(clock)) {
       const missing = keys.filter((key) => this.#entries.of(key) === undefined)
       for (const [, stored] of await loadImages(this.#options.store, missing)) this.#enter(stored)
     }
-    // Every queue stands in the order of commits before the first of it may leave.
     const entries = [...this.#entries]
-    for (const entry of entries) this.deliveries.restore(entry)
+    this.#agenda.restore(entries)
     for (const entry of entries) this.#attend(entry)
     this.#tick()
+  }
+
+  /** There may be room: see `Agenda`. */
+  get agenda(): Pick<Agenda, 'roomAt' | 'roomAtStep'> {
+    return this.#agenda
   }
 
   /** How many transactions are in memory. */
@@ -196,12 +216,12 @@ export class LogDriver {
     const uncertain = new EscrowError('uncertain', message, { cause: error })
     for (const release of this.#appender.stop()) if (release instanceof Question) release.reply(uncertain)
     this.#loader.stop(nothingDone(error))
-    this.#waiters.stop(nothingDone(error))
+    this.#answers.stop(nothingDone(error))
     this.#options.onStopped(error)
   }
 
   /** Takes a command, or with none a read; every question is answered exactly once, later. */
-  submit(command: MessageCommand | undefined, question: Question): void {
+  submit(command: TransactionCommand | undefined, question: Question): void {
     const refused = this.#stopped === undefined ? this.#overload(command) : nothingDone(this.#stopped)
     if (refused !== undefined) {
       this.#options.runtime.defer(() => question.reply(refused))
@@ -214,87 +234,75 @@ export class LogDriver {
     else this.#loader.load(transactionKey(namespace, id), { command, question })
   }
 
-  #overload(command: MessageCommand | undefined): EscrowError | undefined {
+  #overload(command: TransactionCommand | undefined): EscrowError | undefined {
     return overload(this.#options.bounds, command, {
       waitingBytes: this.#batches.bytes,
       questions: this.#batches.releases + this.#loader.pendingCount,
       entries: this.#entries.size,
-      queued: this.deliveries.queuedCount,
+      queued: this.#agenda.deliveries.queuedCount,
     })
   }
 
-  #answer(entry: Entry | undefined, command: MessageCommand | undefined, question: Question): void {
-    if (entry === undefined) this.#refuse(question, this.#options.notFound(question.id))
+  #answer(entry: Entry | undefined, command: TransactionCommand | undefined, question: Question): void {
+    if (entry === undefined) this.#answers.notFound(question)
     else if (command !== undefined) this.#decideOn(entry, command, question)
-    else if (question.op !== 'wait' || hasEnded(entry.image)) this.#respond(entry, question)
-    else {
-      const refused = this.#waiters.add(entry, question)
-      if (refused !== undefined) this.#refuse(question, refused)
-    }
+    else this.#answers.read(entry, question)
   }
 
-  #refuse(question: Question, error: EscrowError): void {
-    question.error = error
-    this.#batches.release(question)
-    this.#appender.plan()
-  }
-
-  #respond(entry: Entry, question: Question): void {
-    question.response = responseOf(question.op, entry.image, this.outagesMs)
-    this.#batches.release(question)
-    this.#appender.plan()
-  }
-
-  #create(command: MessageCommand | undefined, question: Question): void {
-    if (command?.type !== 'prepareMessage') return this.#answer(undefined, command, question)
-    this.#moment.read()
-    const head = command.head as Writable<MessageHead>
-    head.preparedAtMs = this.#moment.wallMs
-    head.preparedAtLogMs = this.#moment.logMs
-    const decision = decideMessage(undefined, command, this.#moment)
-    if (decision.next === undefined) return
+  #create(command: TransactionCommand | undefined, question: Question): void {
+    if (command?.type !== 'prepareMessage' && command?.type !== 'startSaga')
+      return this.#answer(undefined, command, question)
+    this.#moment.read().stamp(command)
+    const decision = decideTransaction(undefined, command, this.#moment)
+    if (decision.next === undefined) return this.#answers.refuse(question, decision.refused ?? NOTHING_BEGAN)
     let sequence: number
     try {
       sequence = this.#batches.record(undefined, decision.next)
     } catch (error) {
-      this.#refuse(question, EscrowError.from(error))
+      this.#answers.refuse(question, EscrowError.from(error))
       return
     }
     const entry = new Entry(decision.next, { sequence, unsavedFrom: sequence, isStored: false })
     this.#entries.add(entry)
     this.#checkpointer.dirty(entry, this.#moment.wallMs)
-    this.#respond(entry, question)
+    this.#plan(entry, decision.effects)
+    this.#answers.respond(entry, question)
     this.#attend(entry)
+    this.#pack(entry)
+  }
+
+  /** Has effects leave with the batch. */
+  #plan(entry: Entry, effects: TransactionDecision['effects']): void {
+    for (const effect of effects) {
+      this.#agenda.decided(entry, effect)
+      this.#batches.release({ entry, effect })
+    }
   }
 
   /** Decides on an image in memory. */
-  #decideOn(entry: Entry, command: MessageCommand, question: Question | undefined): void {
+  #decideOn(entry: Entry, command: TransactionCommand, question: Question | undefined): void {
     if (this.#stopped !== undefined) return
     this.#moment.read()
     // Somebody is being asked already: one check-back at a time.
     if (command.type === 'requestCheckBack' && entry.checking) {
-      if (question !== undefined) this.#respond(entry, question)
+      if (question !== undefined) this.#answers.respond(entry, question)
       return
     }
-    let decision: Decision
+    let decision: TransactionDecision
     try {
-      decision = decideMessage(entry.image, command, this.#moment)
+      decision = decideTransaction(entry.image, command, this.#moment)
       if (decision.next !== undefined) this.#record(entry, decision.next)
     } catch (error) {
       this.#undecided(entry, command, question, EscrowError.from(error))
       return
     }
     if (command.type === 'checkBackDue') entry.checking = decision.effects.length > 0
-    for (const effect of decision.effects) {
-      if (effect.type === 'CheckBack') entry.checking = true
-      else entry.busy = plus(entry.busy, effect.index)
-      this.#batches.release({ entry, effect })
-    }
+    this.#plan(entry, decision.effects)
     if (question !== undefined) {
-      if (decision.refused === undefined) this.#respond(entry, question)
-      else this.#refuse(question, decision.refused)
+      if (decision.refused === undefined) this.#answers.respond(entry, question)
+      else this.#answers.refuse(question, decision.refused)
     }
-    for (const waiter of this.#waiters.takeEnded(entry)) this.#respond(entry, waiter)
+    this.#answers.decided(entry)
     this.#attend(entry)
     this.#pack(entry)
     this.#appender.plan()
@@ -308,11 +316,11 @@ export class LogDriver {
   /** The image is as it was: nothing of the decision was recorded. */
   #undecided(
     entry: Entry,
-    command: MessageCommand,
+    command: TransactionCommand,
     question: Question | undefined,
     error: EscrowError,
   ): void {
-    if (question !== undefined) this.#refuse(question, error)
+    if (question !== undefined) this.#answers.refuse(question, error)
     // Anything but a refusal is a broken invariant, and the log must not limp on.
     if (error.code !== 'tooLarge') {
       this.stop(error)
@@ -323,7 +331,7 @@ export class LogDriver {
     }
   }
 
-  #record(entry: Entry, next: MessageImage): void {
+  #record(entry: Entry, next: TransactionImage): void {
     const sequence = this.#batches.record(entry.image, next)
     entry.image = next
     entry.sequence = sequence
@@ -335,9 +343,7 @@ export class LogDriver {
   /** Sees to what is next for an entry: at once, by an alarm, or by the due index once it is stored there. */
   #attend(entry: Entry): void {
     if (this.#stopped !== undefined) return
-    const alarmOfCheckBack = this.checkBacks.update(entry, this.#moment)
-    const atMs = this.deliveries.update(entry, this.#moment) ?? alarmOfCheckBack
-    if (atMs !== undefined && atMs <= this.#dueScan.horizonMs) this.#alarms.set(entry, atMs)
+    this.#agenda.attend(entry, this.#moment)
   }
 
   /** The due index says that something will be due before the horizon. */
@@ -350,7 +356,7 @@ export class LogDriver {
   }
 
   #enter({ bytes, sequence }: StoredImage): Entry {
-    const entry = new Entry(decodeImage(bytes), { sequence, unsavedFrom: 0, isStored: true })
+    const entry = new Entry(decodeTransactionImage(bytes), { sequence, unsavedFrom: 0, isStored: true })
     this.#entries.add(entry)
     this.#checkpointer.mayEvict(entry)
     return entry
@@ -369,29 +375,21 @@ export class LogDriver {
 
   #release(release: Release): void {
     if (release instanceof Question) release.answer()
-    else if (release.effect.type === 'CheckBack') this.checkBacks.send(release.entry, release.effect.attempt)
-    else this.deliveries.send(release.entry, release.effect.index, release.effect.attempt)
+    else this.#agenda.send(release.entry, release.effect)
   }
 
   #tick(): void {
     if (this.#stopped !== undefined) return
     const clock = this.#moment.renew()
-    this.#dueScan.advance(clock)
-    for (
-      let entry = this.#alarms.take(this.#moment.logMs);
-      entry !== undefined;
-      entry = this.#alarms.take(this.#moment.logMs)
-    ) {
+    this.#agenda.tick(clock, (entry) => {
       this.#attend(entry)
       this.#checkpointer.mayEvict(entry)
-    }
-    this.deliveries.sweep(clock.wallMs)
-    this.checkBacks.sweep(clock)
+    })
     this.#checkpointer.tick(clock.wallMs)
     const monotonicMs = this.#options.runtime.monotonic()
     this.#appender.tellTheLate(monotonicMs)
     this.#loader.tellTheLate(monotonicMs)
-    this.#waiters.tellTheLate(monotonicMs, (entry) => this.#checkpointer.mayEvict(entry))
+    this.#answers.tellTheLate(monotonicMs, (entry) => this.#checkpointer.mayEvict(entry))
     this.#cancelTick = this.#options.runtime.setTimer(() => this.#tick(), TICK_MS)
   }
 }

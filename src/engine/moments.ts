@@ -1,10 +1,15 @@
-import type { Moment } from '../core/decision.ts'
 import type { MessageImage } from '../core/message.ts'
 import type { Runtime } from '../core/runtime.ts'
+import type { SagaLimits, StepAddress } from '../core/saga/decision.ts'
+import type { SagaHead } from '../core/saga/image.ts'
+import type { SagaProgram } from '../core/saga/program.ts'
+import type { TransactionCommand, TransactionMoment } from '../core/transaction.ts'
 import type { LogClock } from '../store/log.ts'
 import type { Batches } from './batch.ts'
 import type { Deliveries } from './deliveries.ts'
 import type { Route } from './outlet.ts'
+import type { Programs } from './programs.ts'
+import type { Steps } from './steps.ts'
 
 /** Longer than this after the last stored heartbeat, log time stands still: several heartbeats of an idle log. */
 const STANDS_STILL_AFTER_MS = 15_000
@@ -70,44 +75,77 @@ export class LogTime {
 /** Orders of one segment are told apart up to here; a segment of 4 MiB has fewer records. */
 const ORDERS_PER_SEGMENT = 2 ** 17
 
+type Writable<T> = { -readonly [Key in keyof T]: T[Key] }
+
+/** What decisions are told by. */
+export interface BatchMomentOptions {
+  readonly time: LogTime
+  readonly batches: Batches
+  readonly runtime: Runtime
+  readonly deliveries: Deliveries
+  readonly steps: Steps
+  readonly programs: Programs
+  readonly sagaLimits: SagaLimits
+}
+
 /** What a decision may know. Those of one batch share a time: each tick renews it, so that it is never older than that. */
-export class BatchMoment implements Moment {
-  readonly #time: LogTime
-  readonly #batches: Batches
-  readonly #runtime: Runtime
-  readonly #deliveries: Deliveries
+export class BatchMoment implements TransactionMoment {
+  readonly #options: BatchMomentOptions
   wallMs = 0
   logMs = 0
 
-  constructor(time: LogTime, batches: Batches, runtime: Runtime, deliveries: Deliveries) {
-    this.#time = time
-    this.#batches = batches
-    this.#runtime = runtime
-    this.#deliveries = deliveries
+  constructor(options: BatchMomentOptions) {
+    this.#options = options
   }
 
   /** Before a decision. */
   read(): this {
-    return this.#batches.isEmpty ? this.renew() : this
+    return this.#options.batches.isEmpty ? this.renew() : this
   }
 
   /** Reads the clocks, whatever collects. */
   renew(): this {
-    this.#time.update()
-    this.wallMs = this.#time.wallMs
-    this.logMs = this.#time.logMs
+    const { time } = this.#options
+    time.update()
+    this.wallMs = time.wallMs
+    this.logMs = time.logMs
     return this
   }
 
+  /** Says when a transaction begins. The command's head is nobody else's yet. */
+  stamp(command: Extract<TransactionCommand, { type: 'prepareMessage' | 'startSaga' }>): void {
+    if (command.type === 'prepareMessage') {
+      const head = command.head as Writable<typeof command.head>
+      head.preparedAtMs = this.wallMs
+      head.preparedAtLogMs = this.logMs
+    } else {
+      const head = command.head as Writable<typeof command.head>
+      head.startedAtMs = this.wallMs
+      head.startedAtLogMs = this.logMs
+    }
+  }
+
   get order(): number {
-    return this.#batches.sequence * ORDERS_PER_SEGMENT + this.#batches.records
+    return this.#options.batches.sequence * ORDERS_PER_SEGMENT + this.#options.batches.records
   }
 
   random(): number {
-    return this.#runtime.random()
+    return this.#options.runtime.random()
   }
 
   route(image: MessageImage, index: number): Route | undefined {
-    return this.#deliveries.route(image, index)
+    return this.#options.deliveries.route(image, index)
+  }
+
+  get limits(): SagaLimits {
+    return this.#options.sagaLimits
+  }
+
+  program(head: SagaHead): SagaProgram | undefined {
+    return this.#options.programs.of(head)
+  }
+
+  routeOf(address: StepAddress): Route | undefined {
+    return this.#options.steps.route(address)
   }
 }

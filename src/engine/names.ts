@@ -1,6 +1,7 @@
 import type { Registration } from '../core/api.ts'
-import { EscrowError } from '../core/errors.ts'
+import { EscrowError, InvariantViolation } from '../core/errors.ts'
 import { type Destination, destinationParts, type Namespace, parseName } from '../core/ids.ts'
+import type { SagaProgram } from '../core/saga/program.ts'
 import type { Directory } from '../store/directory.ts'
 
 /** Where a service that listens is called. */
@@ -27,6 +28,7 @@ export class Names {
   /** By namespace and name, so that a prepare, which asks for two of them, puts no string together. */
   readonly #checkers = new Map<string, Set<string>>()
   readonly #handlers = new Map<string, Set<string>>()
+  readonly #steps = new Map<string, Set<string>>()
 
   constructor(directory: Directory, namespaces: readonly string[], brokers: readonly string[]) {
     this.#directory = directory
@@ -36,7 +38,7 @@ export class Names {
 
   /** Reads every name, and every service that listens. */
   async load(): Promise<readonly Listener[]> {
-    for (const prefix of ['checker/', 'handler/']) {
+    for (const prefix of ['checker/', 'handler/', 'step/']) {
       for (const { name } of await this.#directory.list(prefix)) this.#add(name)
     }
     const listeners = await this.#directory.list('listener/')
@@ -55,10 +57,11 @@ export class Names {
     names.set(namespace, (names.get(namespace) ?? new Set()).add(rest))
   }
 
-  /** Takes a name of the directory apart: `checker/namespace/…` or `handler/namespace/…`. */
+  /** Takes a name of the directory apart: its kind, its namespace, and the rest. */
   #place(name: string): { names: Map<string, Set<string>>; namespace: string; rest: string } {
     const [kind = '', namespace = ''] = name.split('/', 2)
-    const names = kind === 'checker' ? this.#checkers : this.#handlers
+    const names = { checker: this.#checkers, handler: this.#handlers, step: this.#steps }[kind]
+    if (names === undefined) throw new InvariantViolation(`a name of the kind ${kind}`)
     return { names, namespace, rest: name.slice(kind.length + namespace.length + 2) }
   }
 
@@ -74,6 +77,24 @@ export class Names {
     throw new EscrowError(
       'unknownChecker',
       `checker ${JSON.stringify(checker)} was never registered in namespace ${namespace}`,
+    )
+  }
+
+  /** Throws `unknownStep`, `unknownDestination`: whoever serves the steps of a saga must have come once. */
+  checkSteps(namespace: Namespace, { steps }: SagaProgram): void {
+    for (const { service, action, compensation, destination } of steps.values()) {
+      if (destination !== '') this.checkDestination(namespace, destination as Destination)
+      else this.#checkStep(namespace, `${service}/${action}`)
+      if (compensation !== undefined)
+        this.#checkStep(namespace, `${compensation.service}/${compensation.step}`)
+    }
+  }
+
+  #checkStep(namespace: Namespace, step: string): void {
+    if (this.#steps.get(namespace)?.has(step)) return
+    throw new EscrowError(
+      'unknownStep',
+      `step ${JSON.stringify(step)} was never registered in namespace ${namespace}`,
     )
   }
 
@@ -93,18 +114,21 @@ export class Names {
   }
 
   /** Makes names known, durably. Throws `invalidArgument`, `unknownNamespace`, `storeUnavailable`. */
-  async register(namespace: Namespace, service: string, { checkers, handlers }: Registration): Promise<void> {
+  async register(
+    namespace: Namespace,
+    service: string,
+    { checkers, handlers, steps = [] }: Registration,
+  ): Promise<void> {
     this.checkNamespace(namespace)
     parseName('service', service)
-    if (checkers.length + handlers.length > NAMES_MAX) {
-      throw new EscrowError(
-        'tooLarge',
-        `${checkers.length + handlers.length} names, over the limit of ${NAMES_MAX}`,
-      )
+    const count = checkers.length + handlers.length + steps.length
+    if (count > NAMES_MAX) {
+      throw new EscrowError('tooLarge', `${count} names, over the limit of ${NAMES_MAX}`)
     }
     const names = [
       ...checkers.map((checker) => `checker/${namespace}/${parseName('checker', checker)}`),
       ...handlers.map((handler) => `handler/${namespace}/${service}/${parseName('handler', handler)}`),
+      ...steps.map((step) => `step/${namespace}/${service}/${parseName('step', step)}`),
     ]
     for (const name of names.filter((each) => !this.#has(each))) {
       await this.#directory.compareAndSet(name, 0, Buffer.from(JSON.stringify({ service })))

@@ -1,10 +1,15 @@
 import { EscrowError } from '../core/errors.ts'
 import type { TransactionKey } from '../core/ids.ts'
-import type { MessageImage } from '../core/message.ts'
+import type { TransactionImage } from '../core/transaction.ts'
 import type { LogClock, LogHandle } from '../store/log.ts'
-import { applyRecord, type DecodedRecord, decodeImage } from '../store/record.ts'
 import { readSegment } from '../store/segment.ts'
 import type { Store } from '../store/store.ts'
+import {
+  applyTransactionRecord,
+  type DecodedTransactionRecord,
+  decodeTransactionImage,
+  isWhole,
+} from '../store/transaction-record.ts'
 import { Entries } from './entries.ts'
 import { Entry } from './entry.ts'
 
@@ -19,7 +24,7 @@ export interface Recovered {
 }
 
 interface Change {
-  readonly record: DecodedRecord
+  readonly record: DecodedTransactionRecord
   readonly sequence: number
 }
 
@@ -44,7 +49,7 @@ export async function recover(store: Store, handle: LogHandle): Promise<Recovere
       const change: Change = { record, sequence: header.sequence }
       const known = changes.get(record.key)
       // A full record makes everything before it needless.
-      if (known === undefined || record.head !== undefined) changes.set(record.key, [change])
+      if (known === undefined || isWhole(record)) changes.set(record.key, [change])
       else known.push(change)
     }
   }
@@ -65,13 +70,14 @@ async function apply(store: Store, changes: Map<TransactionKey, Change[]>): Prom
     const stored = await store.images.load(page)
     page.forEach((key, at) => {
       const row = stored[at]
-      let image: MessageImage | undefined = row === undefined ? undefined : decodeImage(row.bytes)
+      let image: TransactionImage | undefined =
+        row === undefined ? undefined : decodeTransactionImage(row.bytes)
       let sequence = row?.sequence ?? 0
       let unsavedFrom = 0
       for (const change of changes.get(key) ?? []) {
         // The row stands for this change already: the checkpoint got further than its last word.
         if (change.sequence <= (row?.sequence ?? 0)) continue
-        image = applyRecord(image, change.record)
+        image = applyTransactionRecord(image, change.record)
         sequence = change.sequence
         if (unsavedFrom === 0) unsavedFrom = change.sequence
       }

@@ -1,11 +1,13 @@
 import { EscrowError } from '../core/errors.ts'
-import { type MessageImage, statusOf } from '../core/message.ts'
+import { type Status, type TransactionImage, transactionStatusOf } from '../core/transaction.ts'
 import type { Entry, Question } from './entry.ts'
 
+const UNDER_WAY: ReadonlySet<Status> = new Set<Status>(['prepared', 'committed', 'running', 'compensating'])
+
 /** Whether a `wait` is over: the transaction ended, or is parked. */
-export function hasEnded(image: MessageImage): boolean {
-  const status = statusOf(image)
-  return status !== 'prepared' && status !== 'committed'
+export function hasEnded(image: TransactionImage): boolean {
+  const status = transactionStatusOf(image)
+  return !UNDER_WAY.has(status)
 }
 
 /** Those who wait for the end of a transaction. */
@@ -53,7 +55,10 @@ export class Waiters {
         this.#awaited.delete(entry)
         released(entry)
       }
-      const error = new EscrowError('deadlineExceeded', `the transaction is still ${statusOf(entry.image)}`)
+      const error = new EscrowError(
+        'deadlineExceeded',
+        `the transaction is still ${transactionStatusOf(entry.image)}`,
+      )
       for (const question of late) question.reply(error)
     }
   }

@@ -79,14 +79,22 @@ describe('options', () => {
   test('participants that listen are parsed to where they are called', () => {
     const { participants } = parseConfig({
       namespaces: ['default', 'eu'],
-      participants: { audit: { url: 'http://audit', handlers: ['log'], namespace: 'eu', databaseId: 'd' } },
+      participants: {
+        audit: {
+          url: 'http://audit',
+          handlers: ['log'],
+          steps: ['reserve'],
+          namespace: 'eu',
+          databaseId: 'd',
+        },
+      },
     })
     expect(participants).toEqual([
       {
         namespace: 'eu',
         service: 'audit',
         url: 'http://audit:80',
-        registration: { handlers: ['log'], checkers: [], databaseId: 'd' },
+        registration: { handlers: ['log'], steps: ['reserve'], checkers: [], databaseId: 'd' },
       },
     ])
   })

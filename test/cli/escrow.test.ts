@@ -3,10 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { ERROR_CODES } from '../../src/core/errors.ts'
-import { type Ended, Running } from './process.ts'
+import { type Ended, READY, Running } from './process.ts'
 
-const READY =
-  /is ready: gRPC 127\.0\.0\.1:(\d+), HTTP http:\/\/127\.0\.0\.1:(\d+), store embedded:(.*), process (\d+)\n/
 const version: string = JSON.parse(
   readFileSync(new URL('../../package.json', import.meta.url), 'utf8'),
 ).version
@@ -61,8 +59,12 @@ describe('the command line', () => {
     const { code, out } = await escrow(['--help'])
     expect(code).toBe(0)
     expect(out).toContain('Usage: escrow COMMAND')
-    const names = ['serve', 'get', 'list', 'commit', 'rollback', 'retry', 'skip', 'explain', 'health']
-    const helps = await Promise.all(names.map((name) => escrow([name, '--help'])))
+    const names = ['serve', 'get', 'list', 'commit', 'rollback', 'retry', 'skip', 'compensate']
+    names.push(
+      ...['start', 'slip', 'signal', 'cancel', 'complete', 'list', 'diagram'].map((name) => `saga ${name}`),
+    )
+    names.push('explain', 'health')
+    const helps = await Promise.all(names.map((name) => escrow([...name.split(' '), '--help'])))
     names.forEach((name, at) => {
       expect(out).toMatch(new RegExp(`^  ${name} +\\w`, 'm'))
       expect(helps[at]).toMatchObject({ code: 0, out: expect.stringContaining(`Usage: escrow ${name}`) })
@@ -79,6 +81,17 @@ describe('the command line', () => {
     [['get', 'a', '--timeout-ms', '0'], '--timeout-ms "0" is not a whole number, 1-3600000'],
     [['list', '--status', 'gone'], '--status "gone" is none of prepared'],
     [['skip', 'a'], 'skip needs --execution'],
+    [['saga', 'frob'], 'there is no command "saga frob": one of saga start, saga slip'],
+    [['saga', 'start'], 'usage: escrow saga start NAME'],
+    [['saga', 'start', 'a', '--input', '{'], '--input is not JSON'],
+    [['saga', 'start', 'a', '--tag', 'x'], '--tag "x" is not KEY=VALUE'],
+    [['saga', 'start', 'a', '--version', '0'], '--version "0" is not a whole number, 1-1000000'],
+    [['saga', 'signal', 'a'], 'usage: escrow saga signal ID NAME'],
+    [
+      ['saga', 'complete', 'a', 'b', '--result', '1', '--failed', 'x'],
+      '--result and --failed exclude each other',
+    ],
+    [['saga', 'diagram', 'a', '--format', 'png'], '--format "png" is none of mermaid, xstate'],
     [['explain', 'frob'], 'there is no code "frob"'],
     [['serve', '--log', 'xml'], '--log "xml" is not text or json'],
     [['health', '--http-address', 'x'], '--http-address "x" is not HOST:PORT'],
@@ -346,7 +359,7 @@ describe('operating a coordinator', () => {
     for (;;) {
       const { out } = await operate('list', '--status', 'prepared')
       if (/^f1 .*\n(.*\n)?f2 /m.test(out)) {
-        expect(out).toMatch(/^ID +STATUS +CHECKER +PREPARED +REASON$/m)
+        expect(out).toMatch(/^ID +STATUS +CHECKER OR SAGA +BEGUN +STEPS +REASON$/m)
         break
       }
     }

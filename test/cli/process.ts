@@ -3,6 +3,10 @@ import { join } from 'node:path'
 
 const ESCROW = join(import.meta.dirname, '../../src/cli/escrow.ts')
 
+/** What `escrow serve` says when it is ready: its ports, its store, its process. */
+export const READY: RegExp =
+  /is ready: gRPC 127\.0\.0\.1:(\d+), HTTP http:\/\/127\.0\.0\.1:(\d+), store embedded:(.*), process (\d+)\n/
+
 /** How a run of the command line ended. */
 export interface Ended {
   readonly code: number | null

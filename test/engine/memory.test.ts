@@ -1,12 +1,15 @@
 import { expect, test } from 'vitest'
 import { DEFAULT_LIMITS } from '../../src/core/envelope.ts'
 import { EscrowError } from '../../src/core/errors.ts'
+import { DEFAULT_SAGA_LIMITS } from '../../src/core/saga/decision.ts'
 import { DEFAULT_BOUNDS } from '../../src/engine/bounds.ts'
 import { LogDriver } from '../../src/engine/log-driver.ts'
+import { Programs } from '../../src/engine/programs.ts'
 import { recover } from '../../src/engine/recovery.ts'
 import type { LogHandle } from '../../src/store/log.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import { FakeOutlet } from './fake-outlet.ts'
+import { FakeStepOutlet } from './fake-step-outlet.ts'
 import { failing, messageTo, openWorld, type World } from './world.ts'
 
 const says = (resolution: 'commit' | 'unknown') => ({ resolution, bodies: [], error: '' })
@@ -23,6 +26,9 @@ async function entriesOfTaker(world: World, ms: number): Promise<number> {
     recovered: await recover(store, handle),
     runtime,
     outlet: new FakeOutlet(world.participants, runtime, isKilled),
+    stepOutlet: new FakeStepOutlet(world.steps, runtime, isKilled),
+    programs: new Programs({ programs: [], compileSlip: () => expect.unreachable(), missing: () => {} }),
+    sagaLimits: DEFAULT_SAGA_LIMITS,
     bounds: DEFAULT_BOUNDS,
     limits: DEFAULT_LIMITS,
     notFound: () => new EscrowError('notFound', 'no such transaction'),

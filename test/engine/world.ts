@@ -3,10 +3,13 @@ import type { Operation, OperationRequest, Operations, PrepareRequest } from '..
 import { DEFAULT_LIMITS, type HalfMessageInput } from '../../src/core/envelope.ts'
 import { type ErrorCode, EscrowError } from '../../src/core/errors.ts'
 import type { Namespace } from '../../src/core/ids.ts'
+import { DEFAULT_SAGA_LIMITS } from '../../src/core/saga/decision.ts'
+import { compileSlip, parseSlip } from '../../src/core/saga/slip.ts'
 import { Engine, type EngineOptions } from '../../src/engine/engine.ts'
 import { MemoryDisk, openMemoryStore, type StoreCall } from '../../src/store/memory.ts'
 import { FakeOutlet, FakeParticipants } from './fake-outlet.ts'
 import { FakeRuntime } from './fake-runtime.ts'
+import { FakeStepOutlet, FakeStepParticipants } from './fake-step-outlet.ts'
 
 /** What became of a request; nothing while it is open. */
 export interface Answer<Op extends Operation> {
@@ -29,6 +32,7 @@ export class World {
   readonly clock: FakeRuntime
   readonly disk: MemoryDisk
   readonly participants = new FakeParticipants()
+  readonly steps = new FakeStepParticipants()
   readonly logged: string[] = []
   /** Called around each effect of the store. */
   hook: Hook = () => {}
@@ -65,6 +69,10 @@ export class World {
     const engine = new Engine({
       openStore: async () => openMemoryStore(this.disk, hook),
       outlet: new FakeOutlet(this.participants, runtime, isKilled),
+      stepOutlet: new FakeStepOutlet(this.steps, runtime, isKilled),
+      sagas: [],
+      sagaLimits: DEFAULT_SAGA_LIMITS,
+      compileSlip: (text) => compileSlip(parseSlip(text)).program,
       runtime,
       limits: DEFAULT_LIMITS,
       defaults: { checkBack: DEFAULT_CHECK_BACK, retry: DEFAULT_RETRY },

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Pool } from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type PostgresBarrier, participant, postgresBarrier } from '../../src/index.ts'
+import { type PostgresBarrier, participant, postgresBarrier, type ReceivedMessage } from '../../src/index.ts'
 import { until } from '../harness/until.ts'
 import { service } from '../services/require.ts'
 import { half, rawSession, refusal, world } from './world.ts'
@@ -65,7 +65,7 @@ for (const way of ['connected', 'listening over gRPC', 'listening over HTTP'] as
       release = resolve
     })
     const handlers = {
-      take: async (message: Parameters<Parameters<typeof participant>[1][string]>[0]) => {
+      take: async (message: ReceivedMessage) => {
         seen.push(message.attempt)
         // The first attempt comes to its work when the second has long been asked for.
         if (message.attempt === 1) await released

@@ -229,6 +229,7 @@ export async function rawSession(grpc: string, hello: Partial<HelloItem> = {}): 
     service: 'shop',
     deliveriesMax: 64,
     checkBacksMax: 64,
+    stepsMax: 64,
   } as const
   stream.send({ ...first, previousSession: '', registration, ...hello })
   await raw.next('welcome')

@@ -1,10 +1,11 @@
-/** The client of the bare loop: keeps so many transactions in flight, and measures a window of them. */
+/** The client of a bare loop: keeps so many transactions in flight, and measures a window of them. */
 import { once } from 'node:events'
 import { Client, credentials } from '@grpc/grpc-js'
-import { BARE_METHOD, clientEnd, type Packing } from './bare-frame.ts'
+import { BARE_ENDS } from './bare-ends.ts'
+import { BARE_METHOD, type BareLoop, type Stage } from './bare-frame.ts'
 import { Flight, type LoadPlan } from './flight.ts'
 
-const end = clientEnd(process.argv[2] as Packing)
+const end = new BARE_ENDS[process.argv[2] as BareLoop].client()
 const [plan] = (await once(process, 'message')) as [LoadPlan]
 const client = new Client(`127.0.0.1:${plan.port}`, credentials.createInsecure(), {
   'grpc.max_receive_message_length': 16 << 20,
@@ -16,17 +17,14 @@ const flight = new Flight(plan)
 
 function begin(slot: number): void {
   flight.begun(slot)
-  end.prepare(slot, body)
+  end.say(0, slot, body)
 }
 
-const on = {
-  prepared: (slot: number): void => end.commit(slot),
-  call(slot: number): void {
-    // The reply to its commit came in the same frame, just before.
-    end.answer(slot)
-    flight.ended(slot)
-    if (!flight.isOver) begin(slot)
-  },
+function goOn(stage: Stage, slot: number): void {
+  end.say(stage, slot, body)
+  if (stage < 2) return
+  flight.ended(slot)
+  if (!flight.isOver) begin(slot)
 }
 
 function send(): void {
@@ -35,7 +33,7 @@ function send(): void {
 }
 
 stream.on('data', (frame: Buffer) => {
-  end.read(frame, on)
+  end.read(frame, goOn)
   send()
 })
 stream.on('error', () => {})

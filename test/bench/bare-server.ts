@@ -1,26 +1,26 @@
 /**
- * The server of the bare loop: what a coordinator can't do without, and nothing else. Each transaction is three records
- * (prepare, commit, delivered) in segments that collect while an append is in flight, and the frames that carry it.
+ * The server of a bare loop: what a coordinator can't do without, and nothing else. Each transaction is three records,
+ * one a stage, in segments that collect while an append is in flight, and the frames that carry it.
  */
 import { once } from 'node:events'
 import { Server, ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-js'
-import { BARE_METHOD, Packer, type Packing, serverEnd } from './bare-frame.ts'
+import { BARE_ENDS } from './bare-ends.ts'
+import { BARE_METHOD, type BareLoop, type Stage } from './bare-frame.ts'
 import { openBareLog } from './bare-log.ts'
+import { Packer } from './bare-packed.ts'
+import type { Appended } from './instrument.ts'
 
-const [folder, packing] = process.argv.slice(2) as [string, Packing]
+const [folder, loop] = process.argv.slice(2) as [string, BareLoop]
+const { server: End, recordBytes } = BARE_ENDS[loop]
 const log = openBareLog(folder)
 const bodies: Uint8Array[] = []
-/** What a record holds beside a body: ids, names, times. With it a segment is as large as a coordinator's. */
-const beside = {
-  prepare: Buffer.alloc(180, 'p'),
-  commit: Buffer.alloc(75, 'c'),
-  answer: Buffer.alloc(75, 'a'),
-}
+const beside = recordBytes.map((bytes) => Buffer.alloc(bytes, 'r'))
 const records = new Packer()
-const end = serverEnd(packing)
+const end = new End()
 let isAppending = false
 let isPlanned = false
 let appends = 0
+let bytes = 0
 
 function run(stream: ServerDuplexStream<Buffer, Buffer>): void {
   const flush = (): void => {
@@ -29,6 +29,7 @@ function run(stream: ServerDuplexStream<Buffer, Buffer>): void {
     if (segment === undefined) return
     isAppending = true
     appends += 1
+    bytes += segment.length
     const frame = end.take()
     void log.append(segment).then(() => {
       isAppending = false
@@ -36,19 +37,13 @@ function run(stream: ServerDuplexStream<Buffer, Buffer>): void {
       if (frame !== undefined) stream.write(frame)
     })
   }
-  const on = {
-    prepare(slot: number, body: Uint8Array): void {
-      records.itemWithBody(1, slot, body)
-      records.itemWithBody(1, slot, beside.prepare)
+  const on = (stage: Stage, slot: number, body: Uint8Array): void => {
+    if (stage === 0) {
+      records.itemWithBody(stage, slot, body)
       bodies[slot] = body
-      end.prepared(slot)
-    },
-    commit(slot: number): void {
-      records.itemWithBody(2, slot, beside.commit)
-      end.committed(slot)
-      end.call(slot, bodies[slot]!)
-    },
-    answer: (slot: number): void => records.itemWithBody(3, slot, beside.answer),
+    }
+    records.itemWithBody(stage, slot, beside[stage]!)
+    end.say(stage, slot, bodies[slot]!)
   }
   stream.on('data', (frame: Buffer) => {
     end.read(frame, on)
@@ -67,7 +62,7 @@ server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, port
   process.send?.({ port })
 })
 process.on('message', (asked) => {
-  if (asked === 'appends') process.send?.({ appends })
+  if (asked === 'appended') process.send?.({ appends, bytes } satisfies Appended)
 })
 await once(process, 'disconnect')
 server.forceShutdown()

@@ -3,6 +3,8 @@ import type { Row } from './figures.ts'
 /** How a bench is run. */
 export interface BenchOptions {
   readonly runs: number
+  /** How many transactions wait, where that is what is measured. */
+  readonly waiting: number
   /** Tells what is going on. */
   readonly note: (line: string) => void
 }

@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { Child } from './child.ts'
 
 /** `escrow serve` in a process of its own, with what `instrument.ts` adds. */
@@ -9,11 +10,12 @@ export interface RunningCoordinator {
   readonly startMs: number
 }
 
-/** Starts a coordinator on a store, at any port that is free. */
-export async function startCoordinator(folder: string): Promise<RunningCoordinator> {
+/** Starts a coordinator on a store, at any port that is free; `config` is a file of this folder. */
+export async function startCoordinator(folder: string, config?: string): Promise<RunningCoordinator> {
   const startedAt = performance.now()
+  const configured = config === undefined ? [] : ['--config', join(import.meta.dirname, config)]
   const process = new Child('../../src/cli/escrow.ts', {
-    args: ['serve', '--store', `embedded:${folder}`, '--grpc-port', '0', '--http-port', '0'],
+    args: ['serve', '--store', `embedded:${folder}`, '--grpc-port', '0', '--http-port', '0', ...configured],
     nodeOptions: ['--import', new URL('instrument.ts', import.meta.url).href],
     isRead: true,
   })

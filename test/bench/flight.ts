@@ -2,12 +2,22 @@ import { type SelfTimes, sample } from './cpu-profile.ts'
 import { percentile } from './figures.ts'
 import { countUse, type Used } from './process-figures.ts'
 
+/** Which saga a load is made of. */
+export interface SagaLoad {
+  readonly name: string
+  readonly steps: number
+  /** What is counted, and timed: whole sagas, or their steps from one to the next. */
+  readonly counted: 'sagas' | 'steps'
+}
+
 /** What a load process is asked to do. */
 export interface LoadPlan {
   readonly port: number
   readonly serverPid: number
   readonly inFlight: number
+  /** Of a message's body, or of a saga's input. */
   readonly bodyBytes: number
+  readonly saga?: SagaLoad | undefined
   readonly warmUpMs: number
   readonly windowMs: number
   /** Sample this process in the window. */

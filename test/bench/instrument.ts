@@ -2,16 +2,24 @@
 import { EmbeddedHandle } from '../../src/store/embedded/logs.ts'
 import { type SelfTimes, sample } from './cpu-profile.ts'
 
+/** What was appended to the logs since the start. */
+export interface Appended {
+  readonly appends: number
+  readonly bytes: number
+}
+
 let appends = 0
+let bytes = 0
 const { append } = EmbeddedHandle.prototype
 EmbeddedHandle.prototype.append = function (segment) {
   appends += 1
+  bytes += segment.bytes.length
   return append.call(this, segment)
 }
 
 let endSampling: (() => Promise<SelfTimes>) | undefined
 process.on('message', async (asked) => {
-  if (asked === 'appends') process.send?.({ appends })
+  if (asked === 'appended') process.send?.({ appends, bytes } satisfies Appended)
   if (asked === 'sample') {
     endSampling = await sample()
     process.send?.({})

@@ -9,20 +9,36 @@ import type { Bench } from './bench.ts'
 import { killChildren } from './child.ts'
 import { type Row, tableLines } from './figures.ts'
 import { describeDisk, dropFolders } from './folders.ts'
+import { messageEmbeddedLatency, sagaEmbeddedLatency } from './latency.ts'
 import { messageEmbedded } from './message-embedded.ts'
-import { messageEmbeddedLatency } from './message-embedded-latency.ts'
-import { printProfile } from './profile.ts'
-import { waitingEmbedded } from './waiting-embedded.ts'
+import { PROFILED, printProfile } from './profile.ts'
+import { sagaEmbedded } from './saga-embedded.ts'
+import { sagaLong, sagaParallel } from './saga-shapes.ts'
+import { WAITING, waitingEmbedded, waitingSagas } from './waiting.ts'
+import { xstateTransition } from './xstate-transition.ts'
 
 const RUNS = 5
-const benches: readonly Bench[] = [messageEmbedded, messageEmbeddedLatency, waitingEmbedded]
+const benches: readonly Bench[] = [
+  messageEmbedded,
+  messageEmbeddedLatency,
+  waitingEmbedded,
+  sagaEmbedded,
+  sagaEmbeddedLatency,
+  xstateTransition,
+  sagaParallel,
+  sagaLong,
+  waitingSagas,
+]
 
 const HELP = `npm run bench [-- options]
 
   --only NAME   only this bench (may be given several times)
   --runs N      how many interleaved runs the medians are of; default ${RUNS}
   --json FILE   writes the rows: name, unit, value, limit, ratio, spread, wanted
-  --profile     instead: what takes the microseconds of message-embedded, in coordinator and client
+  --waiting N   how many wait in the waiting benches; default ${WAITING}
+  --profile NAME
+                instead: what takes the microseconds of this bench, in coordinator and client; one of
+                ${PROFILED.join(', ')}
   --list        the benches there are
   --help        this
 
@@ -35,7 +51,8 @@ const { values } = parseArgs({
     only: { type: 'string', multiple: true },
     runs: { type: 'string', default: String(RUNS) },
     json: { type: 'string' },
-    profile: { type: 'boolean', default: false },
+    waiting: { type: 'string', default: String(WAITING) },
+    profile: { type: 'string' },
     list: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -50,28 +67,29 @@ function chosen(): readonly Bench[] {
   })
 }
 
-function parseRuns(text: string): number {
-  const runs = Number(text)
-  if (!Number.isSafeInteger(runs) || runs < 1 || runs > 1_000)
-    throw new Error(`--runs ${text} is not a number of 1-1000`)
-  return runs
+function parseCount(option: string, text: string, max: number): number {
+  const count = Number(text)
+  if (!Number.isSafeInteger(count) || count < 1 || count > max)
+    throw new Error(`${option} ${text} is not a number of 1-${max}`)
+  return count
 }
 
 async function measure(): Promise<void> {
   const wanted = chosen()
-  const runs = parseRuns(values.runs)
+  const runs = parseCount('--runs', values.runs, 1_000)
+  const waiting = parseCount('--waiting', values.waiting, 100_000_000)
   console.log(
     `cores: ${availableParallelism()} × ${cpus()[0]?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB`,
   )
   console.log(`node ${process.version}; stores in ${describeDisk()}`)
-  if (values.profile) {
-    await printProfile(console.log)
+  if (values.profile !== undefined) {
+    await printProfile(values.profile, console.log)
     return
   }
   const rows: Row[] = []
   for (const bench of wanted) {
     console.log(`\n${bench.name}: ${bench.about}`)
-    rows.push(...(await bench.run({ runs, note: (line) => console.log(`  ${line}`) })))
+    rows.push(...(await bench.run({ runs, waiting, note: (line) => console.log(`  ${line}`) })))
   }
   console.log(`\n${tableLines(rows).join('\n')}`)
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 2)}\n`)

@@ -169,7 +169,7 @@ export interface TransactionView {
 export interface ListResponse {
   readonly transactions: readonly TransactionView[]
   readonly asOfMs: number
-  /** Empty at the end. */
+  /** Empty at the end. A page that a filter emptied may have one. */
   readonly nextPageToken: string
 }
 
@@ -325,7 +325,8 @@ export interface StepRequest {
 
 /**
  * How a step ended. `refused`: nothing was done, and no attempt of this execution ever does it; `failed`: not now;
- * `later`: it goes on, and is told by `complete`; whatever else is `unknown`.
+ * `later`: the action goes on, and its end is told by `complete` (from a compensation it counts as `failed`); whatever else is
+ * `unknown`.
  */
 export interface StepResponse {
   readonly outcome: 'done' | 'refused' | 'failed' | 'unknown' | 'later'

@@ -128,8 +128,8 @@ test('one that was lost in flight may have happened, whatever the next attempt i
   world.steps.take = () => 'silence'
   const id = await startSaga(world)
   await world.clock.advance(100)
-  await restartWith(world, both)
   world.steps.take = () => answerOf('refused')
+  await restartWith(world, both)
   await world.clock.advance(2_000)
   const { status, saga } = await endOf(world, id)
   expect([status, saga?.executions[0]?.compensation]).toEqual(['parked', 'parked'])

@@ -75,7 +75,7 @@ export interface StepSettings {
   readonly readOnly?: true | undefined
   /** Default 200 ms to 30 s, 10 attempts; behind the pivot without end. */
   readonly retry?: Partial<StepRetry> | undefined
-  /** 1 ms to 30 days; default 30 s. A step that answers `later` completes within it. */
+  /** 1 ms to 30 days; default 30 s. One that answers `later` has until `stepTimeoutMs`, or 7 days without one. */
   readonly attemptTimeoutMs?: number | undefined
   /** From its entry to its outcome, all attempts told; up to 366 days; default 0: none. Refused behind the pivot. */
   readonly stepTimeoutMs?: number | undefined

@@ -429,7 +429,7 @@ export type ListResponse = Message<"escrow.v1.ListResponse"> & {
   asOfMs: bigint;
 
   /**
-   * For the next page; empty at the end.
+   * For the next page; empty at the end. A page that a filter emptied may have one.
    *
    * @generated from field: string next_page_token = 3;
    */

@@ -518,7 +518,8 @@ export const StepOutcome = {
   FAILED: 3,
 
   /**
-   * It goes on after this answer, and is completed by `CompleteStep` under its execution id.
+   * It goes on after this answer, and is completed by `CompleteStep` under its execution id. Only an action may say so: a
+   * compensation that does has failed, and is called again after a pause.
    *
    * @generated from enum value: STEP_OUTCOME_LATER = 4;
    */

@@ -18,8 +18,12 @@ const wanted: readonly Order[] = [
 
 const folder = mkdtempSync(join(tmpdir(), 'escrow-sagas-'))
 const postgres = await startEmbeddedPostgres()
-const open = async (name: string): Promise<Pool> =>
-  new Pool({ connectionString: await postgres.database(name) })
+const open = async (name: string): Promise<Pool> => {
+  const pool = new Pool({ connectionString: await postgres.database(name) })
+  // An idle connection that the server ends is replaced when it is needed: no reason to end the process.
+  pool.on('error', () => {})
+  return pool
+}
 const pools = {
   inventory: await open('inventory'),
   payments: await open('payments'),

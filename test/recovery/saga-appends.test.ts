@@ -13,7 +13,7 @@ const preload = join(import.meta.dirname, 'programs/kill-at-append.ts')
 const triesMax = 5
 /** So many coordinators, each with a share of the kills: most of the time is spent waiting. */
 const lanes = 4
-const endMsMax = 20_000
+const endMsMax = 40_000
 
 interface Bench {
   readonly coordinator: CoordinatorProcess

@@ -123,10 +123,11 @@ describe.each([
     coordinator.reply(two!, { status: 'committed' })
     await first[1]
     const before = coordinator.last
+    // Before it is lost: the next connection may be there, and its commands with it, a moment later.
+    coordinator.answer = agreeable
     before.stream.close(new EscrowError('shuttingDown', 'killed'))
     await until(() => states.includes('waiting'))
     const later = session.commit({ id: 'later' })
-    coordinator.answer = agreeable
     await Promise.all([...first, later])
     expect(coordinator.sessions.length).toBe(2)
     expect(coordinator.last.hello.previousSession).toBe(before.id)

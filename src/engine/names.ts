@@ -29,6 +29,8 @@ export class Names {
   readonly #checkers = new Map<string, Set<string>>()
   readonly #handlers = new Map<string, Set<string>>()
   readonly #steps = new Map<string, Set<string>>()
+  /** Definitions all of whose steps are known, by namespace: a name that is known stays so. */
+  readonly #served = new Map<string, WeakSet<SagaProgram>>()
 
   constructor(directory: Directory, namespaces: readonly string[], brokers: readonly string[]) {
     this.#directory = directory
@@ -81,13 +83,17 @@ export class Names {
   }
 
   /** Throws `unknownStep`, `unknownDestination`: whoever serves the steps of a saga must have come once. */
-  checkSteps(namespace: Namespace, { steps }: SagaProgram): void {
-    for (const { service, action, compensation, destination } of steps.values()) {
+  checkSteps(namespace: Namespace, program: SagaProgram): void {
+    const served = this.#served.get(namespace)
+    if (served?.has(program)) return
+    for (const { service, action, compensation, destination } of program.steps.values()) {
       if (destination !== '') this.checkDestination(namespace, destination as Destination)
       else this.#checkStep(namespace, `${service}/${action}`)
       if (compensation !== undefined)
         this.#checkStep(namespace, `${compensation.service}/${compensation.step}`)
     }
+    if (served === undefined) this.#served.set(namespace, new WeakSet([program]))
+    else served.add(program)
   }
 
   #checkStep(namespace: Namespace, step: string): void {

@@ -66,7 +66,11 @@ export function parseStart(
     )
   const businessKey = request.businessKey ?? ''
   const tags = request.tags ?? {}
-  for (const text of [businessKey, ...Object.keys(tags), ...Object.values(tags)]) checkText(text)
+  checkText(businessKey)
+  for (const tag of Object.keys(tags)) {
+    checkText(tag)
+    checkText(tags[tag] as string)
+  }
   return {
     type: 'startSaga',
     head: {
@@ -148,10 +152,14 @@ export function sagaCommandOf(operation: OperationRequest): SagaCommand | undefi
 
 /** What a participant answered, as decisions take it. */
 export function outcomeOf({ outcome, result, code, error }: StepResponse): StepOutcome {
-  return { outcome, result: result === undefined ? '' : Buffer.from(result).toString(), code, error }
+  return { outcome, result: result === undefined ? '' : looseText(result), code, error }
 }
 
 const UTF8 = new TextDecoder('utf-8', { fatal: true })
+
+/** What is no UTF-8 becomes a text that is no JSON. */
+const looseText = ({ buffer, byteOffset, byteLength }: Uint8Array): string =>
+  Buffer.from(buffer, byteOffset, byteLength).toString()
 
 function textOf(what: string, bytes: Uint8Array): string {
   try {

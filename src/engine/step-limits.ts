@@ -12,6 +12,11 @@ interface Use {
 export class StepLimits {
   readonly #uses = new Map<string, Use>()
 
+  /** No step that was asked about has a limit. */
+  get isUnused(): boolean {
+    return this.#uses.size === 0
+  }
+
   /** Whether one more call of a step may start. */
   mayStart(head: SagaHead, policy: StepPolicy, logMs: number): boolean {
     const { concurrencyMax, ratePerSecond } = policy

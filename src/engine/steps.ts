@@ -20,7 +20,7 @@ import {
   stepCallOf,
 } from '../core/saga/decision.ts'
 import type { OperationState, SagaHead } from '../core/saga/image.ts'
-import { outstandingOfSaga } from '../core/saga/outstanding.ts'
+import { awaitsOnlyAnswers, outstandingOfSaga } from '../core/saga/outstanding.ts'
 import type { StepPolicy } from '../core/saga/program.ts'
 import type { LogClock } from '../store/log.ts'
 import { type Entry, minus, plus } from './entry.ts'
@@ -109,7 +109,7 @@ export class Steps {
 
   /** Sees to what is next for a saga; returns the log time of the next thing to do, if any. */
   update(entry: Entry, clock: LogClock): number | undefined {
-    if (this.#looking === entry) return undefined
+    if (this.#looking === entry || isAllUnderWay(entry)) return undefined
     const before = this.#looking
     this.#looking = entry
     // More is left to the next look, which comes at once.
@@ -268,6 +268,7 @@ export class Steps {
   decided(entry: Entry, effect: SagaEffect): void {
     const code = codeOf(effect.n, effect.type === 'StepCall' ? effect.operation : 'action')
     entry.busy = plus(entry.busy, code)
+    if (this.#limits.isUnused) return
     const address = this.#addressOf(entry, code)
     if (address !== undefined) this.#limits.started(address.head, address.policy)
   }
@@ -354,6 +355,13 @@ interface Call {
   readonly operation: StepOperation
   readonly attempt: number
   readonly done: (outcome: AttemptOutcome) => void
+}
+
+/** Whether there is nothing to do before an answer comes. */
+function isAllUnderWay(entry: Entry): boolean {
+  if (entry.packed !== undefined || entry.held.length > 0) return false
+  const { active, undoing } = entry.saga.state
+  return entry.busy.length === active.length + undoing.length && awaitsOnlyAnswers(entry.saga)
 }
 
 const EMPTY = new Uint8Array(0)

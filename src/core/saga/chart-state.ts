@@ -1,6 +1,6 @@
 /** A machine between two turns: live in memory, and as a row keeps it, without children and without what others keep. */
 import type { Activity } from './chart-turn.ts'
-import type { Json, MachineState } from './program.ts'
+import type { Json, MachineState, Turn } from './program.ts'
 
 /** What is used of xstate's snapshots. */
 export interface Snapshot {
@@ -14,6 +14,9 @@ export interface Snapshot {
   readonly children: Readonly<Record<string, unknown>>
   readonly _nodes: readonly ChartNode[]
 }
+
+/** A snapshot without what differs from saga to saga. */
+export type Standing = Omit<Snapshot, 'context'>
 
 /** What is used of xstate's state nodes. */
 export interface ChartNode {
@@ -30,42 +33,111 @@ export interface ContextKeeping {
   /** What of it a row keeps; undefined: nothing. */
   keep(context: unknown): Json | undefined
   revive(kept: Json | undefined, input: Json | undefined): unknown
+  /** What of it is the saga's own input; undefined where that isn't known. */
+  inputIn(context: unknown): Json | undefined
 }
 
 /** Keeps all of it. */
 export const KEEP_ALL: ContextKeeping = {
   keep: (context) => (context === undefined ? undefined : (context as Json)),
   revive: (kept) => kept ?? {},
+  inputIn: () => undefined,
 }
 
-/** A machine between two turns. */
-export class ChartState implements MachineState {
-  readonly snapshot: Snapshot
+/**
+ * Where a machine stands, its context left aside: the states that are active, history, what is spent or armed. A turn that
+ * asks no guard and changes no context depends on nothing else, so it is remembered here.
+ */
+export class Configuration {
   readonly activity: Activity
-  readonly #keeping: ContextKeeping
+  /** Of the first state that came here; its context is left out. */
+  readonly #snapshot: Snapshot
+  #text: string | undefined
 
-  constructor(snapshot: Snapshot, activity: Activity, keeping: ContextKeeping) {
-    this.snapshot = snapshot
+  constructor(snapshot: Snapshot, activity: Activity) {
+    this.#snapshot = { ...snapshot, context: undefined }
     this.activity = activity
-    this.#keeping = keeping
   }
 
-  persist(): Json {
-    const { value, context, historyValue } = this.snapshot
+  get snapshot(): Standing {
+    return this.#snapshot
+  }
+
+  snapshotWith(context: unknown): Snapshot {
+    return { ...this.#snapshot, context }
+  }
+
+  /** Everything that a row keeps but the context, as JSON text: the same for the same configuration. */
+  get text(): string {
+    this.#text ??= JSON.stringify(this.kept())
+    return this.#text
+  }
+
+  kept(): Omit<Persisted, 'context'> {
+    const { value, historyValue } = this.#snapshot
     const { spent, raised, entries, parallels } = this.activity
-    const kept = this.#keeping.keep(context)
     const history = Object.entries(historyValue).map(
       ([id, nodes]) => [id, nodes.map((node) => node.id)] as const,
     )
     return {
       value,
-      ...(kept !== undefined && { context: kept }),
       ...(history.length > 0 && { history: Object.fromEntries(history) }),
       ...(spent.size > 0 && { spent: [...spent] }),
       ...(raised.size > 0 && { raised: Object.fromEntries(raised) }),
       ...(entries > 0 && { entries }),
       ...(parallels.size > 0 && { parallels: Object.fromEntries(parallels) }),
     }
+  }
+}
+
+/** A machine between two turns. */
+export class ChartState implements MachineState {
+  readonly configuration: Configuration
+  readonly context: unknown
+  readonly #keeping: ContextKeeping
+
+  constructor(configuration: Configuration, context: unknown, keeping: ContextKeeping) {
+    this.configuration = configuration
+    this.context = context
+    this.#keeping = keeping
+  }
+
+  get snapshot(): Snapshot {
+    return this.configuration.snapshotWith(this.context)
+  }
+
+  get text(): string {
+    const { text } = this.configuration
+    const kept = this.#keeping.keep(this.context)
+    return kept === undefined ? text : `${text.slice(0, -1)},"context":${JSON.stringify(kept)}}`
+  }
+
+  persist(): Json {
+    const kept = this.#keeping.keep(this.context)
+    return { ...(this.configuration.kept() as object), ...(kept !== undefined && { context: kept }) }
+  }
+}
+
+/** What came of a turn, with what is only asked of few turns. */
+export class ChartTurn implements Turn {
+  readonly state: ChartState
+  readonly status: Turn['status']
+  readonly output: Turn['output']
+  readonly error: string
+  readonly effects: Turn['effects']
+  readonly attributes: Turn['attributes']
+
+  constructor(turn: Omit<Turn, 'takes' | 'state'> & { readonly state: ChartState }) {
+    this.state = turn.state
+    this.status = turn.status
+    this.output = turn.output
+    this.error = turn.error
+    this.effects = turn.effects
+    this.attributes = turn.attributes
+  }
+
+  takes(signal: string): boolean {
+    return this.state.configuration.snapshot._nodes.some((node) => node.transitions.has(signal))
   }
 }
 

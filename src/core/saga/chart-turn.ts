@@ -5,6 +5,7 @@
  * the few that are spent are kept, so that a turn costs the same however many steps a saga has.
  */
 import { EscrowError } from '../errors.ts'
+import type { ContextKeeping } from './chart-state.ts'
 import { checkJson, valueBounds } from './json.ts'
 import type { Branch, Json, SagaAttributes, TurnEffect } from './program.ts'
 
@@ -15,6 +16,8 @@ export const ENTER_PARALLEL = 'escrow.enterParallel'
 export const LEAVE_PARALLEL = 'escrow.leaveParallel'
 /** The action by which a hand-written machine sets search attributes: its params. */
 export const SET_ATTRIBUTES = 'setAttributes'
+
+type StartStep = Extract<TurnEffect, { type: 'startStep' }>
 
 /** What the timers of `after` begin with: each is an event of its own. */
 const AFTER = 'xstate.after.'
@@ -54,13 +57,17 @@ export const NO_ACTIVITY: Activity = { spent: new Set(), raised: new Map(), entr
 
 /** Gathers the effects of one turn; `activity` is what is kept of it. */
 export class TurnDraft {
+  readonly #inputIn: ContextKeeping['inputIn']
   #activity: Activity
   #effects: TurnEffect[] = []
   #attributes: SagaAttributes | undefined
+  /** Something was started and stopped within the turn. */
+  isWithdrawn = false
 
-  /** `ended` is the invocation or timer whose end makes this turn. */
-  constructor(activity: Activity, ended: string) {
+  /** `ended` is the invocation or timer whose end makes this turn; `inputIn` finds the saga's input in a context. */
+  constructor(activity: Activity, ended: string, inputIn: ContextKeeping['inputIn']) {
     this.#activity = activity
+    this.#inputIn = inputIn
     if (ended !== '') this.#spend(ended)
   }
 
@@ -130,21 +137,14 @@ export class TurnDraft {
   }
 
   #startStep(invocation: Invocation, info: ChartAction['info']): void {
-    const { id, step, around, input } = invocation
-    const given: unknown = typeof input === 'function' ? input(info) : input
+    const { id, around } = invocation
     const branch: Branch = around.map(({ parallel, region }) => ({
       parallel,
       entry: this.#activity.parallels.get(parallel) ?? 0,
       region,
     }))
     this.#unspend(id)
-    this.#effects.push({
-      type: 'startStep',
-      invocation: id,
-      step,
-      input: checkJson(given, valueBounds(`the input of step ${JSON.stringify(step)}`)),
-      branch,
-    })
+    this.#effects.push(startOf(invocation, branch, info, this.#inputIn(info.context)))
   }
 
   #raise({ event, id, delay }: { event: { type: string }; id?: string; delay?: number }): void {
@@ -181,7 +181,10 @@ export class TurnDraft {
     if (this.#activity.spent.has(id)) return this.#unspend(id)
     const started = this.#effects.findLastIndex((each) => isStartOf(each, id))
     if (started < 0) this.#effects.push(effect)
-    else this.#effects.splice(started, 1)
+    else {
+      this.#effects.splice(started, 1)
+      this.isWithdrawn = true
+    }
   }
 
   #spend(id: string): void {
@@ -200,6 +203,23 @@ export class TurnDraft {
     spent.delete(id)
     this.#activity = { ...this.#activity, spent }
   }
+}
+
+/**
+ * The entry into a step, with what it is called with; `sagaInput` is what its saga was started with, which was checked
+ * then. Throws what its mapping throws, `invalidArgument`, `tooLarge`.
+ */
+export function startOf(
+  invocation: Invocation,
+  branch: Branch,
+  info: ChartAction['info'],
+  sagaInput: Json | undefined,
+): StartStep {
+  const { id, step, input } = invocation
+  const given: unknown = typeof input === 'function' ? input(info) : input
+  const isSagaInput = typeof given === 'object' && given !== null && given === sagaInput
+  if (!isSagaInput) checkJson(given, valueBounds(`the input of step ${JSON.stringify(step)}`))
+  return { type: 'startStep', invocation: id, step, input: given as Json | undefined, isSagaInput, branch }
 }
 
 function isStartOf(effect: TurnEffect, id: string): boolean {

@@ -113,9 +113,9 @@ function done(draft: Draft, execution: Execution, outcome: StepOutcome, policy: 
     abandon(draft, endAction(draft, withResult(draft, execution, outcome.result), 'stopped'))
     return true
   }
-  let kept: Execution
+  let result: string
   try {
-    kept = parsedResult(draft, execution, outcome.result, policy)
+    result = parsedResult(draft, execution, outcome.result, policy)
   } catch (thrown) {
     // The action stands, so it is to be undone; but nothing that follows could use what it gave.
     const error = `its result can't be used: ${EscrowError.from(thrown).message}`
@@ -126,19 +126,19 @@ function done(draft: Draft, execution: Execution, outcome: StepOutcome, policy: 
     })
     return true
   }
-  endAction(draft, kept, 'done', { code: '', error: '' })
+  endAction(draft, execution, 'done', { code: '', error: '' }, result)
   draft.queue = [...draft.queue, { type: 'step', n }]
   return true
 }
 
-/** The execution with its result as the schema has it. Throws what the user's schema throws, `SyntaxError`, `tooLarge`. */
-function parsedResult(draft: Draft, execution: Execution, text: string, { step }: StepPolicy): Execution {
+/** The result as the schema has it. Throws what the user's schema throws, `SyntaxError`, `tooLarge`. */
+function parsedResult(draft: Draft, { n }: Execution, text: string, { step }: StepPolicy): string {
   const given = parsedOf(text)
   const value = draft.program.parseResult(step, given)
   const result = value === given ? text : textOf(value)
   draft.addBytes(`the result of step ${step}`, result)
-  draft.lastResult = { n: execution.n, value }
-  return { ...execution, isDone: true, result }
+  draft.lastResult = { n, value }
+  return result
 }
 
 /** The execution with a result that only its compensation is given; one that is too large is left out. */

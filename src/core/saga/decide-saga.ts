@@ -13,7 +13,7 @@ import {
   type SagaDecision,
   type SagaMoment,
 } from './decision.ts'
-import { bytesOf, Draft, parsedOf, textOf } from './draft.ts'
+import { attributesBytes, bytesOf, Draft, parsedOf, textOf } from './draft.ts'
 import {
   EMPTY_SAGA,
   executionNumber,
@@ -92,40 +92,37 @@ function start(image: SagaImage | undefined, command: Start, moment: SagaMoment)
   const program = moment.program(head)
   if (program === undefined) return definitionMissing(head)
   const { attributesBytesMax } = moment.limits
-  const bytes = bytesOf(command.businessKey) + bytesOf(JSON.stringify(command.tags))
+  const bytes = attributesBytes(command.businessKey, command.tags)
   if (bytes > attributesBytesMax) {
     const error = overBound('business key and tags', bytes, 'attributesBytesMax', attributesBytesMax)
     return { effects: [], refused: error }
   }
   const parsed = parsedText('input', head.input, moment, (value) => program.parseInput(value))
   if (parsed instanceof EscrowError) return { effects: [], refused: parsed }
-  const draft = new Draft(
-    parsed === head.input ? head : { ...head, input: parsed },
-    EMPTY_SAGA,
-    program,
-    moment,
-  )
-  draft.bytes = bytesOf(parsed)
+  const { text } = parsed
+  const draft = new Draft(text === head.input ? head : { ...head, input: text }, EMPTY_SAGA, program, moment)
+  draft.parsedInput = parsed
+  draft.bytes = bytesOf(text)
   draft.businessKey = command.businessKey
   draft.tags = command.tags
   draft.queue = [{ type: 'start' }]
   return conclude(draft)
 }
 
-/** JSON text after the user's schema; the same text where the schema changed nothing. */
+/** A value after the user's schema, and its text: the same where the schema changed nothing. */
 function parsedText(
   what: string,
   text: string,
   { limits }: SagaMoment,
   parse: (value: Json | undefined) => Json | undefined,
-): string | EscrowError {
+): { readonly text: string; readonly value: Json | undefined } | EscrowError {
   try {
     const bytes = bytesOf(text)
     if (bytes > limits.payloadBytesMax)
       return overBound(`the ${what}`, bytes, 'payloadBytesMax', limits.payloadBytesMax)
     const given = parsedOf(text)
     const value = parse(given)
-    return value === given ? text : textOf(value)
+    return { text: value === given ? text : textOf(value), value }
   } catch (thrown) {
     if (thrown instanceof EscrowError) return thrown
     // What isn't JSON, or a validator that throws: either way the request is what it was given.
@@ -211,6 +208,7 @@ function signal(draft: Draft, { signal: name, payload: given, signalId }: Signal
     return refuseSaga('alreadyEnded', 'the saga has completed: it takes no signal any more')
   const payload = parsedText('payload', given, moment, (value) => program.parseSignal(name, value))
   if (payload instanceof EscrowError) return { effects: [], refused: payload }
+  const { text } = payload
   const { signalsMax } = moment.limits
   const isTaken = draft.stuck === '' && draft.awaited.includes(name)
   if (!isTaken && draft.signals.length >= signalsMax) {
@@ -220,13 +218,13 @@ function signal(draft: Draft, { signal: name, payload: given, signalId }: Signal
     )
   }
   try {
-    draft.addBytes('the payload', payload)
+    draft.addBytes('the payload', text)
   } catch (thrown) {
     return { effects: [], refused: EscrowError.from(thrown) }
   }
   if (signalId !== '') draft.signalIds = [...draft.signalIds, signalId].slice(-signalsMax)
   // Through the kept ones, so that those of the same name that came earlier go first.
-  draft.signals = [...draft.signals, { signal: name, payload }]
+  draft.signals = [...draft.signals, { signal: name, payload: text }]
   return 'changed'
 }
 

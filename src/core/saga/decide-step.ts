@@ -91,15 +91,18 @@ export function park(draft: Draft, execution: Execution, operation: StepOperatio
   })
 }
 
-/** Ends an action; nothing of it is under way any more. */
+/** Ends an action; nothing of it is under way any more. With a `result` it is known to have happened. */
 export function endAction(
   draft: Draft,
   execution: Execution,
   status: 'done' | 'failed' | 'stopped' | 'skipped',
   changes: Partial<OperationState> = {},
+  result?: string,
 ): Execution {
   const ended = draft.put({
     ...execution,
+    isDone: execution.isDone || result !== undefined,
+    result: result ?? execution.result,
     ended: draft.nextPlace(),
     action: { ...execution.action, isLater: false, attemptDeadlineAtMs: 0, ...changes, status },
   })

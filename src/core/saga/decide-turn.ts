@@ -7,8 +7,8 @@ import { EscrowError } from '../errors.ts'
 import { abandon, dispatch, newOperation, park, stop } from './decide-step.ts'
 import { beginUnwinding } from './decide-unwind.ts'
 import { briefStack, overBound } from './decision.ts'
-import { bytesOf, type Draft, parsedOf, textOf } from './draft.ts'
-import type { QueuedEvent } from './image.ts'
+import { attributesBytes, bytesOf, type Draft, parsedOf, textOf } from './draft.ts'
+import type { Execution, QueuedEvent } from './image.ts'
 import type { SagaEvent, Turn, TurnEffect } from './program.ts'
 
 type StartStep = Extract<TurnEffect, { type: 'startStep' }>
@@ -62,7 +62,7 @@ function runTurn(draft: Draft, event: QueuedEvent): void {
 
 /** Has the program answer an event. Throws whatever the user's code throws. */
 function ask(draft: Draft, event: QueuedEvent): Turn {
-  if (event.type === 'start') return draft.program.start(parsedOf(draft.head.input))
+  if (event.type === 'start') return draft.program.start(draft.input())
   return draft.program.next(draft.liveMachine(), sagaEventOf(draft, event), draft)
 }
 
@@ -93,7 +93,7 @@ interface CheckedTurn {
 /** Makes the texts that a turn leaves behind. Throws `tooLarge`, `unknownStep`. */
 function check(draft: Draft, turn: Turn): CheckedTurn {
   const { limits } = draft.moment
-  const text = textOf(turn.state.persist())
+  const { text } = turn.state
   bounded("the machine's state", bytesOf(text), 'contextBytesMax', limits.contextBytesMax)
   const output = textOf(turn.output)
   bounded('the output', bytesOf(output), 'payloadBytesMax', limits.payloadBytesMax)
@@ -109,7 +109,7 @@ function check(draft: Draft, turn: Turn): CheckedTurn {
         'unknownStep',
         `the machine starts ${JSON.stringify(effect.step)}, which is no step`,
       )
-    const input = textOf(effect.input)
+    const input = effect.isSagaInput ? draft.head.input : textOf(effect.input)
     const bytes = bytesOf(input)
     bounded(`the input of step ${effect.step}`, bytes, 'payloadBytesMax', limits.payloadBytesMax)
     inputs.push(input)
@@ -129,7 +129,7 @@ function attributesAfter(draft: Draft, { attributes }: Turn): Pick<CheckedTurn, 
   const { attributesBytesMax } = draft.moment.limits
   const businessKey = attributes.businessKey ?? draft.businessKey
   const tags = attributes.tags === undefined ? draft.tags : { ...draft.tags, ...attributes.tags }
-  const bytes = bytesOf(businessKey) + bytesOf(JSON.stringify(tags))
+  const bytes = attributesBytes(businessKey, tags)
   bounded('business key and tags', bytes, 'attributesBytesMax', attributesBytesMax)
   return { businessKey, tags }
 }
@@ -203,7 +203,7 @@ function noteAwaited(draft: Draft, turn: Turn): void {
 function startStep(draft: Draft, { step, invocation, branch }: StartStep, input: string): void {
   const policy = draft.program.steps.get(step)
   const timeoutMs = policy?.stepTimeoutMs ?? 0
-  const execution = draft.put({
+  const execution: Execution = {
     n: draft.executions.length + 1,
     step,
     invocation,
@@ -217,8 +217,9 @@ function startStep(draft: Draft, { step, invocation, branch }: StartStep, input:
     stepDeadlineAtMs: timeoutMs === 0 ? 0 : draft.moment.logMs + timeoutMs,
     action: newOperation(draft),
     compensation: undefined,
-  })
-  dispatch(draft, execution, 'action')
+  }
+  // One that nobody takes now isn't put in its place by that.
+  if (!dispatch(draft, execution, 'action')) draft.put(execution)
 }
 
 /** The state around a step was left: no outcome of it is told to the machine any more. */

@@ -280,7 +280,7 @@ function define<Input, Output>(defined: Defined): SagaDefinition<Input, Output> 
   for (const [step, plan] of planned)
     steps.set(step, stepPolicy(step, plan, classes.get(step) ?? 'irreversible'))
   const hash = hashSaga({ name, version, machine, steps, signals: defined.signals.keys(), timeoutMs })
-  const chart = new Statechart(machine, flow === undefined ? undefined : FLOW_CONTEXT)
+  const chart = new Statechart(machine, flow === undefined ? {} : { keeping: FLOW_CONTEXT, isCompiled: true })
   const program = new ChartProgram({ ...defined, attributes: defined.ofInput, steps, hash, chart })
   return {
     name,

@@ -29,6 +29,13 @@ export const parsedOf = (text: string): Json | undefined =>
 /** The bytes of a text in UTF-8. */
 export const bytesOf = (text: string): number => (text === '' ? 0 : Buffer.byteLength(text))
 
+/** The bytes of search attributes. */
+export function attributesBytes(businessKey: string, tags: Readonly<Record<string, string>>): number {
+  let bytes = bytesOf(businessKey)
+  for (const tag of Object.keys(tags)) bytes += bytesOf(tag) + bytesOf(tags[tag] as string)
+  return bytes
+}
+
 /** The next image, as far as it is decided. */
 export class Draft implements StepResults {
   readonly head: SagaHead
@@ -58,6 +65,8 @@ export class Draft implements StepResults {
   readonly effects: SagaEffect[] = []
   /** Executions that the flow goes on without, although they may have happened. */
   abandoned: number[] | undefined
+  /** The value of the input, so that its text isn't parsed twice. */
+  parsedInput: { readonly value: Json | undefined } | undefined
   /** The value of the result that came with this command, so that its text isn't parsed twice. */
   lastResult: { readonly n: number; readonly value: Json | undefined } | undefined
 
@@ -87,6 +96,7 @@ export class Draft implements StepResults {
     this.output = state.output
     this.finishedAtMs = state.finishedAtMs
     this.abandoned = undefined
+    this.parsedInput = undefined
     this.lastResult = undefined
   }
 
@@ -133,11 +143,17 @@ export class Draft implements StepResults {
     return this.places
   }
 
+  /** What the saga was started with. Throws `SyntaxError`. */
+  input(): Json | undefined {
+    this.parsedInput ??= { value: parsedOf(this.head.input) }
+    return this.parsedInput.value
+  }
+
   /** The machine, alive. Throws what `restore` throws. */
   liveMachine(): MachineState {
     const { text, live } = this.machine
     if (live !== undefined) return live
-    const restored = this.program.restore(parsedOf(text) as Json, parsedOf(this.head.input))
+    const restored = this.program.restore(parsedOf(text) as Json, this.input())
     this.machine = { text, live: restored }
     return restored
   }

@@ -21,7 +21,8 @@ export const FLOW_CONTEXT: ContextKeeping = {
     if (counts === undefined && payloads === undefined) return undefined
     return { ...(counts !== undefined && { counts }), ...(payloads !== undefined && { payloads }) }
   },
-  revive: (kept, input) => ({ ...(kept as object | undefined), input }),
+  revive: (kept, input) => (kept === undefined ? { input } : { ...(kept as object), input }),
+  inputIn: (context) => (context as FlowMachineContext).input,
 }
 
 /** The results that the turn under way is given. One for each definition; set before a turn, read within it. */

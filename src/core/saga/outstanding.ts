@@ -39,6 +39,21 @@ export function outstandingOfSaga({ head, state }: SagaImage): readonly Outstand
   return all
 }
 
+/** Whether nothing is due but the attempts in flight, and their answers: so it is with most sagas. Hot. */
+export function awaitsOnlyAnswers({ head, state }: SagaImage): boolean {
+  const { executions, active, undoing } = state
+  if (state.timers.length > 0 || head.deadlineAtMs > 0) return false
+  for (const n of active) {
+    const { action, stepDeadlineAtMs } = executions.get(n) as Execution
+    if (action.status !== 'running' || action.attemptDeadlineAtMs === 0 || stepDeadlineAtMs > 0) return false
+  }
+  for (const n of undoing) {
+    const { compensation } = executions.get(n) as Execution
+    if (compensation?.status !== 'running' || compensation.attemptDeadlineAtMs === 0) return false
+  }
+  return true
+}
+
 function ofAction({ n, action, stepDeadlineAtMs }: Execution, all: OutstandingSaga[]): void {
   if (action.status === 'stopping') {
     all.push({ what: 'stepDeadline', n, clock: 'log', atMs: action.attemptDeadlineAtMs })

@@ -47,6 +47,8 @@ export interface StepPolicy {
 /** What a machine is after a turn. Live in memory; `persist` gives what a row keeps, `SagaProgram.restore` takes it back. */
 export interface MachineState {
   persist(): Json
+  /** JSON text of the same. */
+  readonly text: string
 }
 
 /** What makes a machine take a turn. */
@@ -74,6 +76,8 @@ export type TurnEffect =
       readonly invocation: string
       readonly step: string
       readonly input: Json | undefined
+      /** It is what the saga itself was started with, whose text is known and was found good. */
+      readonly isSagaInput: boolean
       readonly branch: Branch
     }
   /** Its state was left while it ran. */

@@ -20,10 +20,13 @@ import { EscrowError, unreachable } from '../errors.ts'
 import {
   type ChartNode,
   ChartState,
+  ChartTurn,
+  Configuration,
   type ContextKeeping,
   KEEP_ALL,
   type Persisted,
   type Snapshot,
+  type Standing,
 } from './chart-state.ts'
 import {
   type Activity,
@@ -31,18 +34,20 @@ import {
   type Invocation,
   NO_ACTIVITY,
   STOP_STEP,
+  startOf,
   TurnDraft,
 } from './chart-turn.ts'
 import { type NodeConfig, Rewriting } from './driven-config.ts'
+import { FAILED, whyFailed } from './failure-text.ts'
 import { CONTEXT_BYTES_MAX, checkJson } from './json.ts'
-import type { Json, MachineState, SagaEvent, Turn } from './program.ts'
+import type { Json, MachineState, SagaEvent, Turn, TurnEffect } from './program.ts'
+import { type KnownTurn, TurnMemory } from './turn-memory.ts'
 
 export type { AnyStateMachine, AnyStateNode } from 'xstate'
+export { FAILED } from './failure-text.ts'
 
 /** Microsteps of one turn (`always`, raised events); one more ends the turn with an error, which parks the saga. */
 export const MICROSTEPS_MAX = 2_000
-/** The tag that marks the states in which a flow has failed. */
-export const FAILED = 'failed'
 
 const STEP_LOGIC = Symbol('step logic')
 
@@ -96,18 +101,28 @@ interface DrivenMachine {
   restoreSnapshot(snapshot: object, scope: object): Snapshot
 }
 
-/** A machine that is driven turn by turn. Pure but for one buffer that is empty between turns. */
+/** How a machine is driven. */
+export interface ChartOptions {
+  readonly keeping?: ContextKeeping
+  /** It was compiled of a flow or a slip: turns that depend on nothing but where it stands are remembered. */
+  readonly isCompiled?: boolean
+}
+
+/** A machine that is driven turn by turn. Pure but for one buffer that is empty between turns, and what it remembers. */
 export class Statechart {
   /** Every invoke of the machine, by its id. */
   readonly invocations: ReadonlyMap<string, Invocation>
   readonly #machine: DrivenMachine
   readonly #keeping: ContextKeeping
-  readonly #scope: object
-  #draft = new TurnDraft(NO_ACTIVITY, '')
+  readonly #memory: TurnMemory | undefined
+  readonly #scope: { readonly self: unknown }
+  #draft: TurnDraft
+  /** The turn under way asked a guard. */
+  #hasAsked = false
   /** What a guard threw: xstate wraps it without its stack. */
   #thrown: { readonly error: unknown } | undefined
 
-  constructor(machine: AnyStateMachine, keeping: ContextKeeping = KEEP_ALL) {
+  constructor(machine: AnyStateMachine, { keeping = KEEP_ALL, isCompiled = false }: ChartOptions = {}) {
     const rewriting = new Rewriting(machine.id)
     const config = rewriting.node(machine.config as unknown as NodeConfig, [], [])
     const own = (machine.options as { maxIterations?: number }).maxIterations ?? Number.POSITIVE_INFINITY
@@ -119,10 +134,12 @@ export class Statechart {
     this.#catchInline(driven.root as unknown as ChartNode)
     this.#machine = driven as never
     this.#keeping = keeping
+    this.#draft = this.#drafted(NO_ACTIVITY, '')
+    this.#memory = isCompiled ? new TurnMemory() : undefined
     this.invocations = rewriting.invocations
     // An actor of an empty machine: one of the definition's own would run user code here, with no input.
     const self = createActor(createMachine({}))
-    this.#scope = {
+    const scope = {
       self,
       system: self.system,
       id: self.id,
@@ -133,24 +150,66 @@ export class Statechart {
       stopChild: () => {},
       actionExecutor: (action: ChartAction) => this.#draft.take(action),
     }
+    this.#scope = scope
   }
 
   /** The first turn. */
   start(input: Json | undefined): Turn {
-    this.#draft = new TurnDraft(NO_ACTIVITY, '')
+    const known = this.#memory?.start
+    // The context of a compiled machine begins as one that is revived: with the input alone.
+    if (known !== undefined) return this.#again(known, this.#keeping.revive(undefined, input), undefined)
+    this.#draft = this.#drafted(NO_ACTIVITY, '')
     const snapshot = this.#guarded(() => this.#machine.getInitialSnapshot(this.#scope, input))
     // xstate catches what user code throws at the start.
     if (snapshot.status === 'error') throw snapshot.error
-    return this.#turn(snapshot, undefined, undefined)
+    const turn = this.#turn(snapshot, undefined, undefined)
+    if (this.#memory !== undefined && this.#isAnybodys && this.#keeping.keep(snapshot.context) === undefined)
+      this.#memory.start = knownOf(turn)
+    return turn
   }
 
   /** The next turn, from a state that `start`, `next` or `restore` of this very machine gave. */
   next(state: MachineState, event: SagaEvent): Turn {
-    const { snapshot, activity } = state as ChartState
-    this.#draft = new TurnDraft(activity, endedBy(event))
+    const { configuration, context } = state as ChartState
+    const known = this.#memory?.recall(configuration, event)
+    if (known !== undefined) return this.#again(known, context, event)
+    const { activity } = configuration
+    const before = configuration.snapshotWith(context)
+    this.#draft = this.#drafted(activity, endedBy(event))
     const given = chartEvent(event, activity)
-    const next = this.#guarded(() => this.#machine.transition(snapshot, given, this.#scope))
-    return this.#turn(next, snapshot, event)
+    const next = this.#guarded(() => this.#machine.transition(before, given, this.#scope))
+    const turn = this.#turn(next, before, event)
+    if (this.#isAnybodys && next.context === context)
+      this.#memory?.remember(configuration, event, knownOf(turn))
+    return turn
+  }
+
+  /** Whether the turn that was just taken is the same for every saga that stands there with the same context. */
+  get #isAnybodys(): boolean {
+    return !this.#hasAsked && !this.#draft.isWithdrawn && this.#draft.attributes === undefined
+  }
+
+  /** A turn that another saga has taken from here. */
+  #again(known: KnownTurn, context: unknown, event: SagaEvent | undefined): Turn {
+    const { to, status, effects, startsSteps } = known
+    const info = { context, event: undefined, self: this.#scope.self }
+    const input = this.#keeping.inputIn(context)
+    const startAgain = (effect: TurnEffect): TurnEffect => {
+      if (effect.type !== 'startStep') return effect
+      return startOf(this.invocations.get(effect.invocation) as Invocation, effect.branch, info, input)
+    }
+    return new ChartTurn({
+      state: new ChartState(to, context, this.#keeping),
+      status,
+      output: undefined,
+      error: status === 'failed' ? whyFailed(to.snapshot, event, this.invocations) : '',
+      effects: startsSteps ? effects.map(startAgain) : effects,
+      attributes: undefined,
+    })
+  }
+
+  #drafted(activity: Activity, ended: string): TurnDraft {
+    return new TurnDraft(activity, ended, this.#keeping.inputIn)
   }
 
   /** Takes back a persisted state. Throws `invalidArgument` where it doesn't fit this machine. */
@@ -168,25 +227,27 @@ export class Statechart {
       historyValue: Object.fromEntries(history),
     }
     try {
-      return new ChartState(
-        this.#machine.restoreSnapshot(stored, this.#scope),
-        {
-          spent: new Set(kept.spent),
-          raised: new Map(Object.entries(kept.raised ?? {})),
-          entries: kept.entries ?? 0,
-          parallels: new Map(Object.entries(kept.parallels ?? {})),
-        },
-        this.#keeping,
-      )
+      return this.#state(this.#machine.restoreSnapshot(stored, this.#scope), {
+        spent: new Set(kept.spent),
+        raised: new Map(Object.entries(kept.raised ?? {})),
+        entries: kept.entries ?? 0,
+        parallels: new Map(Object.entries(kept.parallels ?? {})),
+      })
     } catch (cause) {
       const why = cause instanceof Error ? cause.message : String(cause)
       throw new EscrowError('invalidArgument', `a stored state does not fit this machine: ${why}`, { cause })
     }
   }
 
+  #state(snapshot: Snapshot, activity: Activity): ChartState {
+    const configuration = new Configuration(snapshot, activity)
+    const unique = this.#memory?.unique(configuration) ?? configuration
+    return new ChartState(unique, snapshot.context, this.#keeping)
+  }
+
   /** The machine's own context. */
   contextOf(state: MachineState): unknown {
-    return (state as ChartState).snapshot.context
+    return (state as ChartState).context
   }
 
   /** What of a state runs: invocations and timers that are not spent. */
@@ -194,9 +255,9 @@ export class Statechart {
     readonly invocations: readonly string[]
     readonly timers: readonly string[]
   } {
-    const { snapshot, activity } = state as ChartState
-    const draft = new TurnDraft(activity, '')
-    stopAll(snapshot, draft)
+    const { configuration } = state as ChartState
+    const draft = this.#drafted(configuration.activity, '')
+    stopAll(configuration.snapshot, draft)
     return {
       invocations: draft.effects.flatMap((each) => (each.type === 'stopStep' ? [each.invocation] : [])),
       timers: draft.effects.flatMap((each) => (each.type === 'stopTimer' ? [each.timer] : [])),
@@ -210,35 +271,14 @@ export class Statechart {
     // A machine that is done has run all exit actions; nothing else stops what a failed one leaves behind.
     if (status !== 'active') stopAll(snapshot.status === 'done' ? undefined : snapshot, draft)
     const output = status === 'completed' ? (snapshot.output as Json | undefined) : undefined
-    return {
-      state: new ChartState(snapshot, draft.activity, this.#keeping),
+    return new ChartTurn({
+      state: this.#state(snapshot, draft.activity),
       status,
       output,
-      error: status === 'failed' ? this.#why(snapshot, event) : '',
+      error: status === 'failed' ? whyFailed(snapshot, event, this.invocations) : '',
       effects: draft.effects,
       attributes: draft.attributes,
-      takes: (signal) => snapshot._nodes.some((node) => node.transitions.has(signal)),
-    }
-  }
-
-  #why(snapshot: Snapshot, event: SagaEvent | undefined): string {
-    const path = snapshot._nodes.find((node) => node.tags.includes(FAILED))?.path.join('.') ?? ''
-    const where = path === '' ? '' : ` (${path})`
-    switch (event?.type) {
-      case 'stepFailed': {
-        const step = this.invocations.get(event.invocation)?.step ?? event.invocation
-        return `step ${JSON.stringify(step)}: ${event.error.code}: ${event.error.message}`
-      }
-      case 'timer':
-        return `${timerText(event.timer)}${where}`
-      case 'signal':
-        return `signal ${JSON.stringify(event.signal)}${where}`
-      case 'stepDone':
-      case undefined:
-        return `the flow came to ${path}`
-      default:
-        return unreachable(event)
-    }
+    })
   }
 
   #checkContext(snapshot: Snapshot): void {
@@ -254,6 +294,7 @@ export class Statechart {
 
   #guarded(turn: () => Snapshot): Snapshot {
     this.#thrown = undefined
+    this.#hasAsked = false
     try {
       return turn()
     } catch (error) {
@@ -273,6 +314,7 @@ export class Statechart {
     // A built-in guard (and, or, not, stateIn) carries a `check` and calls the named ones itself.
     if (typeof guard !== 'function' || 'check' in guard) return guard
     return (...given: unknown[]) => {
+      this.#hasAsked = true
       try {
         return guard(...given)
       } catch (error) {
@@ -283,20 +325,19 @@ export class Statechart {
   }
 }
 
-/** A timer in words: one of `after` by its delay and the state that it stood on. */
-function timerText(timer: string): string {
-  const after = /^xstate\.after\.([^.]+)\.[^.]+\.(.+)$/.exec(timer)
-  if (after === null) return `timer ${timer} fired`
-  const [, delay, path] = after
-  return `${path}: ${delay}${Number.isNaN(Number(delay)) ? '' : ' ms'} passed`
-}
+const knownOf = ({ state, status, effects }: Turn): KnownTurn => ({
+  to: (state as ChartState).configuration,
+  status,
+  effects,
+  startsSteps: effects.some(({ type }) => type === 'startStep'),
+})
 
 function statusOf({ status, tags }: Snapshot): Turn['status'] {
   if (tags.has(FAILED) || status === 'error') return 'failed'
   return status === 'done' ? 'completed' : 'active'
 }
 
-function stopAll(snapshot: Snapshot | undefined, draft: TurnDraft): void {
+function stopAll(snapshot: Standing | undefined, draft: TurnDraft): void {
   for (const node of snapshot?._nodes ?? []) {
     for (const action of node.exit) {
       if (action.type === STOP_STEP) draft.stopStep(action.params as string)

@@ -47,6 +47,9 @@ class Live implements MachineState {
   persist(): Json {
     return this.kept as unknown as Json
   }
+  get text(): string {
+    return JSON.stringify(this.kept)
+  }
 }
 
 export const policy = (name: string, changes: Partial<StepPolicy> = {}): StepPolicy => ({
@@ -170,7 +173,14 @@ class Walk {
     switch (node.kind) {
       case 'step':
         this.#running[path] = 1
-        this.#effects.push({ type: 'startStep', invocation: path, step: node.step, input: { path }, branch })
+        this.#effects.push({
+          type: 'startStep',
+          invocation: path,
+          step: node.step,
+          input: { path },
+          isSagaInput: false,
+          branch,
+        })
         if (node.leaveAfterMs !== undefined)
           this.#effects.push({ type: 'startTimer', timer: path, delayMs: node.leaveAfterMs })
         return

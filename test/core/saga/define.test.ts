@@ -65,6 +65,7 @@ test('a flow goes from step to step, with results in the inputs of later ones', 
     invocation: step,
     step,
     input,
+    isSagaInput: JSON.stringify(input) === JSON.stringify(order),
     branch: within,
   })
   expect(turns.map(({ effects }) => effects)).toEqual([

@@ -10,13 +10,16 @@ import type { ByteReader, ByteWriter } from './binary.ts'
 /** An execution as a record tells it. */
 export interface ExecutionChange extends Omit<Execution, keyof Beginning | 'result'> {
   /** Undefined in a change of one that is known: it stays as it began. */
-  readonly beginning: Beginning | undefined
+  readonly beginning: DecodedBeginning | undefined
   /** Undefined where it stays. */
   readonly result: string | undefined
 }
 
 /** What doesn't change any more once an execution has begun. */
 type Beginning = Pick<Execution, 'step' | 'invocation' | 'branch' | 'input' | 'hasCompensation' | 'began'>
+
+/** Its input is undefined where it is that of the saga. */
+type DecodedBeginning = Omit<Beginning, 'input'> & { readonly input: string | undefined }
 
 const STATUSES = ['running', 'stopping', 'parked', 'done', 'failed', 'stopped', 'skipped'] as const
 
@@ -34,15 +37,22 @@ const HAS_STEP_DEADLINE = 4
 const IS_UNDONE = 8
 const HAS_RESULT = 16
 
-/** Writes an execution, or what changed of it. Without bodies it has no input and no result. */
+/** Bits of a beginning. */
+const HAS_COMPENSATION = 1
+const HAS_SAGA_INPUT = 2
+
+/**
+ * Writes an execution, or what changed of it. `sagaInput` is what its saga was started with: many steps are called with
+ * the same, which is written once. Without bodies (undefined) it has no input and no result.
+ */
 export function putExecution(
   writer: ByteWriter,
   previous: Execution | undefined,
   execution: Execution,
-  withBodies: boolean,
+  sagaInput: string | undefined,
 ): void {
   const { n, compensation, stepDeadlineAtMs, ended } = execution
-  const result = withBodies ? execution.result : ''
+  const result = sagaInput === undefined ? '' : execution.result
   const begins = previous === undefined
   let bits = begins ? BEGINS : 0
   if (execution.isDone) bits |= IS_DONE
@@ -51,7 +61,7 @@ export function putExecution(
   if (begins || previous.result !== result) bits |= HAS_RESULT
   writer.varint(n)
   writer.byte(bits)
-  if (begins) putBeginning(writer, execution, withBodies)
+  if (begins) putBeginning(writer, execution, sagaInput)
   if (bits & HAS_RESULT) writer.text(result)
   writer.varint(ended)
   if (bits & HAS_STEP_DEADLINE) writer.number(stepDeadlineAtMs)
@@ -76,34 +86,38 @@ export function takeExecution(reader: ByteReader): ExecutionChange {
   }
 }
 
-/** The execution after a change; undefined for a change of one that isn't known. */
+/** The execution after a change, of a saga that was started with this; undefined for a change of one that isn't known. */
 export function appliedExecution(
   previous: Execution | undefined,
   { beginning, result, ...rest }: ExecutionChange,
+  sagaInput: string,
 ): Execution | undefined {
   const from = beginning ?? previous
   const kept = result ?? previous?.result
   if (from === undefined || kept === undefined) return undefined
-  const { step, invocation, branch, input, hasCompensation, began } = from
+  const { step, invocation, branch, input = sagaInput, hasCompensation, began } = from
   return { ...rest, step, invocation, branch, input, hasCompensation, began, result: kept }
 }
 
-function putBeginning(writer: ByteWriter, beginning: Beginning, withBodies: boolean): void {
+function putBeginning(writer: ByteWriter, beginning: Beginning, sagaInput: string | undefined): void {
+  const hasSagaInput = sagaInput === undefined || beginning.input === sagaInput
   writer.text(beginning.step)
   writer.text(beginning.invocation)
   putList(writer, beginning.branch, putRegion)
-  writer.text(withBodies ? beginning.input : '')
-  writer.byte(beginning.hasCompensation ? 1 : 0)
+  writer.byte((beginning.hasCompensation ? HAS_COMPENSATION : 0) | (hasSagaInput ? HAS_SAGA_INPUT : 0))
+  if (!hasSagaInput) writer.text(beginning.input)
   writer.varint(beginning.began)
 }
 
-function takeBeginning(reader: ByteReader): Beginning {
+function takeBeginning(reader: ByteReader): DecodedBeginning {
+  const [step, invocation, branch] = [reader.text(), reader.text(), takeList(reader, takeRegion)]
+  const bits = reader.choice(4)
   return {
-    step: reader.text(),
-    invocation: reader.text(),
-    branch: takeList(reader, takeRegion),
-    input: reader.text(),
-    hasCompensation: reader.choice(2) === 1,
+    step,
+    invocation,
+    branch,
+    hasCompensation: (bits & HAS_COMPENSATION) !== 0,
+    input: bits & HAS_SAGA_INPUT ? undefined : reader.text(),
     began: reader.varint(),
   }
 }

@@ -77,7 +77,7 @@ export function encodeSagaRecord(writer: ByteWriter, previous: SagaImage | undef
   putOpening(writer, previous !== undefined)
   if (previous === undefined) {
     putHead(writer, head, true)
-    putChanges(writer, EMPTY_SAGA, state, true)
+    putChanges(writer, EMPTY_SAGA, state, head.input)
     return
   }
   writer.text(head.namespace)
@@ -86,7 +86,7 @@ export function encodeSagaRecord(writer: ByteWriter, previous: SagaImage | undef
   const bits = changedFields(previous.state, state) | (isMigrated ? HEAD : 0)
   writer.varint(bits)
   if (isMigrated) putHead(writer, head, true)
-  putFields(writer, bits, previous.state, state, true)
+  putFields(writer, bits, previous.state, state, head.input)
 }
 
 /** Reads one record; the reader stands behind it afterwards. Throws `storeCorrupt`. */
@@ -108,7 +108,7 @@ export function applySagaRecord(image: SagaImage | undefined, record: DecodedSag
   if (head === undefined || (record.isDelta && image === undefined))
     throw corrupt(`transaction ${record.key}: a change of it is stored, but not what it changes`)
   const from = record.isDelta && image !== undefined ? image.state : EMPTY_SAGA
-  return { head, state: applied(from, record) }
+  return { head, state: applied(from, head.input, record) }
 }
 
 /**
@@ -122,7 +122,7 @@ export function encodeSagaImage(
 ): void {
   putOpening(writer, !options.bodies)
   putHead(writer, image.head, options.bodies)
-  putChanges(writer, EMPTY_SAGA, image.state, options.bodies)
+  putChanges(writer, EMPTY_SAGA, image.state, options.bodies ? image.head.input : undefined)
 }
 
 /** Reads the image of a row. Throws `storeCorrupt`. */
@@ -133,7 +133,7 @@ export function decodeSagaImage(bytes: Uint8Array): SagaImage {
   const changes = takeChanges(reader)
   if (reader.remaining > 0) throw reader.corrupt(`${reader.remaining} bytes too many`)
   const key = transactionKey(head.namespace, head.id)
-  return { head, state: applied(EMPTY_SAGA, { key, ...changes }) }
+  return { head, state: applied(EMPTY_SAGA, head.input, { key, ...changes }) }
 }
 
 function putOpening(writer: ByteWriter, flag: boolean): void {
@@ -215,10 +215,11 @@ function changedFields(from: SagaState, to: SagaState): number {
   return bits
 }
 
-function putChanges(writer: ByteWriter, from: SagaState, to: SagaState, withBodies: boolean): void {
-  const bits = withBodies ? changedFields(from, to) : changedFields(from, to) & ~MACHINE
+/** Without bodies `sagaInput` is undefined. */
+function putChanges(writer: ByteWriter, from: SagaState, to: SagaState, sagaInput: string | undefined): void {
+  const bits = changedFields(from, to) & (sagaInput === undefined ? ~MACHINE : ALL)
   writer.varint(bits)
-  putFields(writer, bits, from, to, withBodies)
+  putFields(writer, bits, from, to, sagaInput)
 }
 
 function putFields(
@@ -226,7 +227,7 @@ function putFields(
   bits: number,
   from: SagaState,
   to: SagaState,
-  withBodies: boolean,
+  sagaInput: string | undefined,
 ): void {
   if (bits & PHASE) {
     writer.byte(indexOf(PHASES, to.phase) * 2 + (to.isMachineDone ? 1 : 0))
@@ -239,7 +240,7 @@ function putFields(
     const changed = to.executions.changedSince(from.executions)
     writer.varint(changed.length)
     for (const execution of changed)
-      putExecution(writer, from.executions.get(execution.n), execution, withBodies)
+      putExecution(writer, from.executions.get(execution.n), execution, sagaInput)
   }
   if (bits & COUNTERS) {
     writer.varint(to.places)
@@ -309,7 +310,11 @@ function takeFields(reader: ByteReader, bits: number): Changes {
   return { fields, executions }
 }
 
-function applied(from: SagaState, { key, fields, executions }: Changes & { key: TransactionKey }): SagaState {
+function applied(
+  from: SagaState,
+  sagaInput: string,
+  { key, fields, executions }: Changes & { key: TransactionKey },
+): SagaState {
   if (executions.length === 0) return { ...from, ...fields, plan: undefined }
   let table = from.executions
   const active = new Set(from.active)
@@ -317,7 +322,7 @@ function applied(from: SagaState, { key, fields, executions }: Changes & { key: 
   for (const change of executions) {
     const { n } = change
     const known = table.get(n)
-    const execution = n <= table.length + 1 ? appliedExecution(known, change) : undefined
+    const execution = n <= table.length + 1 ? appliedExecution(known, change, sagaInput) : undefined
     if (execution === undefined)
       throw corrupt(`transaction ${key}: a change of execution ${n} is stored, but not what it changes`)
     table = table.with(execution)

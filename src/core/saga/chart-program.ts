@@ -1,5 +1,6 @@
 /** The program of any definition: turns of its chart, with its inputs, results and signals checked. */
 import { EscrowError } from '../errors.ts'
+import type { ChartTurn } from './chart-state.ts'
 import { parseAttributes } from './chart-turn.ts'
 import type { CurrentResults, FlowMachineContext } from './flow-view.ts'
 import { checkJson, valueBounds } from './json.ts'
@@ -112,27 +113,25 @@ export class ChartProgram implements SagaProgram {
     return this.#options.chart.restore(persisted, input)
   }
 
-  #finished(turn: Turn): Turn {
+  #finished(turn: ChartTurn): ChartTurn {
     if (turn.status !== 'completed') return turn
     const { chart, flow } = this.#options
     const output =
       flow === undefined ? turn.output : flow.output?.(chart.contextOf(turn.state) as FlowMachineContext)
-    return {
-      ...turn,
+    return turn.with({
       output: checkJson(output, valueBounds(`the output of saga ${JSON.stringify(this.name)}`)),
-    }
+    })
   }
 }
 
-function withAttributes(turn: Turn, set: SagaAttributes): Turn {
+function withAttributes(turn: ChartTurn, set: SagaAttributes): Turn {
   const attributes = parseAttributes(set)
   const tags = { ...turn.attributes?.tags, ...attributes.tags }
-  return {
-    ...turn,
+  return turn.with({
     attributes: {
       ...turn.attributes,
       ...attributes,
       ...(Object.keys(tags).length > 0 && { tags }),
     },
-  }
+  })
 }

@@ -136,6 +136,11 @@ export class ChartTurn implements Turn {
     this.attributes = turn.attributes
   }
 
+  /** The same turn, with what its definition computes outside of its machine. */
+  with(changes: Partial<Pick<Turn, 'output' | 'attributes'>>): ChartTurn {
+    return new ChartTurn({ ...this, ...changes })
+  }
+
   takes(signal: string): boolean {
     return this.state.configuration.snapshot._nodes.some((node) => node.transitions.has(signal))
   }

@@ -61,8 +61,6 @@ export class TurnDraft {
   #activity: Activity
   #effects: TurnEffect[] = []
   #attributes: SagaAttributes | undefined
-  /** Something was started and stopped within the turn. */
-  isWithdrawn = false
 
   /** `ended` is the invocation or timer whose end makes this turn; `inputIn` finds the saga's input in a context. */
   constructor(activity: Activity, ended: string, inputIn: ContextKeeping['inputIn']) {
@@ -181,10 +179,7 @@ export class TurnDraft {
     if (this.#activity.spent.has(id)) return this.#unspend(id)
     const started = this.#effects.findLastIndex((each) => isStartOf(each, id))
     if (started < 0) this.#effects.push(effect)
-    else {
-      this.#effects.splice(started, 1)
-      this.isWithdrawn = true
-    }
+    else this.#effects.splice(started, 1)
   }
 
   #spend(id: string): void {

@@ -154,7 +154,7 @@ export class Statechart {
   }
 
   /** The first turn. */
-  start(input: Json | undefined): Turn {
+  start(input: Json | undefined): ChartTurn {
     const known = this.#memory?.start
     // The context of a compiled machine begins as one that is revived: with the input alone.
     if (known !== undefined) return this.#again(known, this.#keeping.revive(undefined, input), undefined)
@@ -169,7 +169,7 @@ export class Statechart {
   }
 
   /** The next turn, from a state that `start`, `next` or `restore` of this very machine gave. */
-  next(state: MachineState, event: SagaEvent): Turn {
+  next(state: MachineState, event: SagaEvent): ChartTurn {
     const { configuration, context } = state as ChartState
     const known = this.#memory?.recall(configuration, event)
     if (known !== undefined) return this.#again(known, context, event)
@@ -186,11 +186,11 @@ export class Statechart {
 
   /** Whether the turn that was just taken is the same for every saga that stands there with the same context. */
   get #isAnybodys(): boolean {
-    return !this.#hasAsked && !this.#draft.isWithdrawn && this.#draft.attributes === undefined
+    return !this.#hasAsked && this.#draft.attributes === undefined
   }
 
   /** A turn that another saga has taken from here. */
-  #again(known: KnownTurn, context: unknown, event: SagaEvent | undefined): Turn {
+  #again(known: KnownTurn, context: unknown, event: SagaEvent | undefined): ChartTurn {
     const { to, status, effects, startsSteps } = known
     const info = { context, event: undefined, self: this.#scope.self }
     const input = this.#keeping.inputIn(context)
@@ -264,7 +264,7 @@ export class Statechart {
     }
   }
 
-  #turn(snapshot: Snapshot, before: Snapshot | undefined, event: SagaEvent | undefined): Turn {
+  #turn(snapshot: Snapshot, before: Snapshot | undefined, event: SagaEvent | undefined): ChartTurn {
     const draft = this.#draft
     if (snapshot.context !== before?.context) this.#checkContext(snapshot)
     const status = statusOf(snapshot)

@@ -15,9 +15,8 @@ import {
   type SagaCommand,
   type SagaEffect,
   type StepAddress,
-  type StepCallParts,
   type StepOperation,
-  stepCallOf,
+  stepRequestOf,
 } from '../core/saga/decision.ts'
 import type { OperationState, SagaHead } from '../core/saga/image.ts'
 import { awaitsOnlyAnswers, outstandingOfSaga } from '../core/saga/outstanding.ts'
@@ -276,68 +275,52 @@ export class Steps {
   /** Sends what was decided and is durable now. */
   send(entry: Entry, effect: SagaEffect): void {
     const operation = effect.type === 'StepCall' ? effect.operation : 'action'
-    const code = codeOf(effect.n, operation)
-    const { head } = entry.saga
+    const { head, state } = entry.saga
+    const { n, attempt } = effect
     const program = this.#options.programs.of(head)
-    const execution = entry.saga.state.executions.get(effect.n)
+    const execution = state.executions.get(n)
     const policy = execution && program?.steps.get(execution.step)
-    const parts = program && stepCallOf(entry.saga, program, { ...effect, type: 'StepCall', operation })
-    if (policy === undefined || parts === undefined || halfOf(entry, code)?.status === 'done') {
+    const half = operation === 'action' ? execution?.action : execution?.compensation
+    const request = program && stepRequestOf(entry.saga, program, { n, operation, attempt })
+    if (policy === undefined || request === undefined || half?.status === 'done') {
       if (policy !== undefined) this.#limits.ended(head, policy)
-      this.#done(entry, code)
+      this.#done(entry, codeOf(n, operation))
       return
     }
-    const { n, attempt } = effect
-    const done = (outcome: AttemptOutcome): void => {
+    const databaseId = half?.databaseId ?? ''
+    const ended = (outcome: AttemptOutcome): void => {
       this.#limits.ended(head, policy)
-      this.#done(entry, code)
+      this.#done(entry, codeOf(n, operation))
       this.#options.submit(entry, { type: 'answerStep', n, operation, attempt, outcome })
     }
-    const call = { head, policy, parts, operation, attempt, done }
-    const databaseId = halfOf(entry, code)?.databaseId ?? ''
-    if (isPublication(policy, operation)) this.#publish(call, databaseId)
-    else this.#call(call, databaseId)
+    if (isPublication(policy, operation)) this.#publish(head, policy, request, { databaseId, ended })
+    else this.#options.stepOutlet.step(request, databaseId, (outcome) => ended(outcomeOfCall(outcome)))
   }
 
-  #call({ head, parts, operation, attempt, done }: Call, databaseId: string): void {
-    const { executionId, service, step, isActionDone, timeoutMs } = parts
-    const request: StepRequest = {
-      namespace: head.namespace,
-      transactionId: head.id,
-      executionId,
-      attempt,
-      service,
-      step,
-      operation,
-      input: bytesOf(parts.input),
-      result: bytesOf(parts.result),
-      isActionDone,
-      saga: head.saga,
-      trace: head.trace,
-      timeoutMs,
-    }
-    this.#options.stepOutlet.step(request, databaseId, (outcome) => done(outcomeOfCall(outcome)))
-  }
-
-  #publish({ head, policy, parts, attempt, done }: Call, databaseId: string): void {
+  #publish(
+    { orderingKey }: SagaHead,
+    policy: StepPolicy,
+    { namespace, transactionId, executionId, attempt, input, trace, timeoutMs }: StepRequest,
+    { databaseId, ended }: { databaseId: string; ended: (outcome: AttemptOutcome) => void },
+  ): void {
     const destination = policy.destination as Destination
     const to = destinationParts(destination)
     const request: DeliverRequest = {
-      namespace: head.namespace,
-      transactionId: head.id,
-      executionId: parts.executionId,
+      namespace,
+      transactionId,
+      executionId,
       attempt,
       service: to.kind === 'participant' ? to.service : to.broker,
       handler: to.kind === 'participant' ? to.handler : to.topic,
-      body: bytesOf(parts.input) ?? EMPTY,
+      body: input ?? EMPTY,
       headers: NO_HEADERS,
-      key: head.orderingKey,
+      key: orderingKey,
       contentType: 'application/json',
-      trace: head.trace,
-      timeoutMs: policy.attemptTimeoutMs,
+      trace,
+      timeoutMs,
     }
     this.#options.outlet.deliver(destination, request, databaseId, (outcome) =>
-      done(outcomeOfDelivery(outcome)),
+      ended(outcomeOfDelivery(outcome)),
     )
   }
 
@@ -345,16 +328,6 @@ export class Steps {
     entry.busy = minus(entry.busy, code)
     this.#options.released(entry)
   }
-}
-
-/** One attempt on its way out. */
-interface Call {
-  readonly head: SagaHead
-  readonly policy: StepPolicy
-  readonly parts: StepCallParts
-  readonly operation: StepOperation
-  readonly attempt: number
-  readonly done: (outcome: AttemptOutcome) => void
 }
 
 /** Whether there is nothing to do before an answer comes. */
@@ -366,8 +339,6 @@ function isAllUnderWay(entry: Entry): boolean {
 
 const EMPTY = new Uint8Array(0)
 const NO_HEADERS: Headers = Object.freeze({})
-
-const bytesOf = (json: string): Uint8Array | undefined => (json === '' ? undefined : Buffer.from(json))
 
 function halfOf(entry: Entry, code: StepCode): OperationState | undefined {
   const execution = entry.saga.state.executions.get(executionOf(code))

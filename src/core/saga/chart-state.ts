@@ -127,18 +127,23 @@ export class ChartTurn implements Turn {
   readonly effects: Turn['effects']
   readonly attributes: Turn['attributes']
 
-  constructor(turn: Omit<Turn, 'takes' | 'state'> & { readonly state: ChartState }) {
-    this.state = turn.state
-    this.status = turn.status
-    this.output = turn.output
-    this.error = turn.error
-    this.effects = turn.effects
-    this.attributes = turn.attributes
+  constructor(
+    state: ChartState,
+    status: Turn['status'],
+    effects: Turn['effects'],
+    told: Partial<Pick<Turn, 'output' | 'error' | 'attributes'>>,
+  ) {
+    this.state = state
+    this.status = status
+    this.output = told.output
+    this.error = told.error ?? ''
+    this.effects = effects
+    this.attributes = told.attributes
   }
 
   /** The same turn, with what its definition computes outside of its machine. */
   with(changes: Partial<Pick<Turn, 'output' | 'attributes'>>): ChartTurn {
-    return new ChartTurn({ ...this, ...changes })
+    return new ChartTurn(this.state, this.status, this.effects, { ...this, ...changes })
   }
 
   takes(signal: string): boolean {

@@ -1,4 +1,5 @@
 /** The words in which decisions about sagas are asked for and given. */
+import type { StepRequest } from '../api.ts'
 import type { Moment, NobodyAsked } from '../decision.ts'
 import { EscrowError } from '../errors.ts'
 import { executionIdOf, type SagaHead, type SagaImage } from './image.ts'
@@ -145,38 +146,35 @@ export function refuseSaga(code: EscrowError['code'], message: string): SagaDeci
   return { effects: [], refused: new EscrowError(code, message) }
 }
 
-/** What a participant is called with; texts are JSON, empty for none. */
-export interface StepCallParts {
-  readonly executionId: string
-  readonly service: string
-  readonly step: string
-  readonly input: string
-  readonly result: string
-  readonly isActionDone: boolean
-  readonly timeoutMs: number
-}
-
-/** What a `StepCall` calls. Undefined where the definition has no such step or compensation. */
-export function stepCallOf(
+/** What a `StepCall` calls with. Undefined where the definition has no such step or compensation. */
+export function stepRequestOf(
   { head, state }: SagaImage,
   program: SagaProgram,
-  effect: Extract<SagaEffect, { type: 'StepCall' }>,
-): StepCallParts | undefined {
-  const execution = state.executions.get(effect.n)
+  { n, operation, attempt }: Omit<Extract<SagaEffect, { type: 'StepCall' }>, 'type'>,
+): StepRequest | undefined {
+  const execution = state.executions.get(n)
   const policy = execution && program.steps.get(execution.step)
   if (execution === undefined || policy === undefined) return undefined
-  const isAction = effect.operation === 'action'
+  const isAction = operation === 'action'
   if (!isAction && policy.compensation === undefined) return undefined
   return {
-    executionId: executionIdOf(head, effect.n),
+    namespace: head.namespace,
+    transactionId: head.id,
+    executionId: executionIdOf(head, n),
+    attempt,
     service: policy.compensation === undefined || isAction ? policy.service : policy.compensation.service,
     step: policy.compensation === undefined || isAction ? policy.action : policy.compensation.step,
-    input: execution.input,
-    result: isAction ? '' : execution.result,
+    operation,
+    input: encoded(execution.input),
+    result: isAction ? undefined : encoded(execution.result),
     isActionDone: !isAction && execution.isDone,
+    saga: head.saga,
+    trace: head.trace,
     timeoutMs: policy.attemptTimeoutMs,
   }
 }
+
+const encoded = (json: string): Uint8Array | undefined => (json === '' ? undefined : Buffer.from(json))
 
 const STACK_CHARACTERS_MAX = 4_096
 

@@ -66,7 +66,10 @@ export class ExecutionTable {
   /** The executions that an earlier table has otherwise or not at all, by number. What both share isn't looked at. */
   changedSince(previous: ExecutionTable): readonly Execution[] {
     const found: Execution[] = []
-    if (previous.length === 0) return [...this]
+    if (previous.length === 0) {
+      for (let n = 1; n <= this.length; n++) found.push(this.#at(n))
+      return found
+    }
     let old: TrieNode = previous.#root
     for (let shift = previous.#shift; shift < this.#shift; shift += BITS) old = [old]
     collect(this.#root, old, this.#shift, found)

@@ -28,15 +28,18 @@ export const FLOW_CONTEXT: ContextKeeping = {
 /** The results that the turn under way is given. One for each definition; set before a turn, read within it. */
 export class CurrentResults implements StepResults {
   #results: StepResults | undefined
+  #step: string | undefined
+  #result: Json | undefined
 
   /** Takes the results of a turn, with the one that makes the turn laid over them. */
   set(results: StepResults | undefined, step?: string, result?: Json): void {
-    this.#results =
-      step === undefined ? results : { get: (name) => (name === step ? result : results?.get(name)) }
+    this.#results = results
+    this.#step = step
+    this.#result = result
   }
 
   get(step: string): Json | undefined {
-    return this.#results?.get(step)
+    return step === this.#step ? this.#result : this.#results?.get(step)
   }
 }
 

@@ -192,20 +192,21 @@ export class Statechart {
   /** A turn that another saga has taken from here. */
   #again(known: KnownTurn, context: unknown, event: SagaEvent | undefined): ChartTurn {
     const { to, status, effects, startsSteps } = known
+    const state = new ChartState(to, context, this.#keeping)
+    const told =
+      status === 'failed' ? { error: whyFailed(to.snapshot, event, this.invocations) } : NOTHING_TOLD
+    return new ChartTurn(state, status, startsSteps ? this.#startAgain(effects, context) : effects, told)
+  }
+
+  /** The same effects for another saga: its steps have inputs of their own. */
+  #startAgain(effects: readonly TurnEffect[], context: unknown): readonly TurnEffect[] {
     const info = { context, event: undefined, self: this.#scope.self }
     const input = this.#keeping.inputIn(context)
-    const startAgain = (effect: TurnEffect): TurnEffect => {
-      if (effect.type !== 'startStep') return effect
-      return startOf(this.invocations.get(effect.invocation) as Invocation, effect.branch, info, input)
-    }
-    return new ChartTurn({
-      state: new ChartState(to, context, this.#keeping),
-      status,
-      output: undefined,
-      error: status === 'failed' ? whyFailed(to.snapshot, event, this.invocations) : '',
-      effects: startsSteps ? effects.map(startAgain) : effects,
-      attributes: undefined,
-    })
+    return effects.map((effect) =>
+      effect.type === 'startStep'
+        ? startOf(this.invocations.get(effect.invocation) as Invocation, effect.branch, info, input)
+        : effect,
+    )
   }
 
   #drafted(activity: Activity, ended: string): TurnDraft {
@@ -271,14 +272,9 @@ export class Statechart {
     // A machine that is done has run all exit actions; nothing else stops what a failed one leaves behind.
     if (status !== 'active') stopAll(snapshot.status === 'done' ? undefined : snapshot, draft)
     const output = status === 'completed' ? (snapshot.output as Json | undefined) : undefined
-    return new ChartTurn({
-      state: this.#state(snapshot, draft.activity),
-      status,
-      output,
-      error: status === 'failed' ? whyFailed(snapshot, event, this.invocations) : '',
-      effects: draft.effects,
-      attributes: draft.attributes,
-    })
+    const error = status === 'failed' ? whyFailed(snapshot, event, this.invocations) : ''
+    const { activity, effects, attributes } = draft
+    return new ChartTurn(this.#state(snapshot, activity), status, effects, { output, error, attributes })
   }
 
   #checkContext(snapshot: Snapshot): void {
@@ -324,6 +320,8 @@ export class Statechart {
     }
   }
 }
+
+const NOTHING_TOLD = {}
 
 const knownOf = ({ state, status, effects }: Turn): KnownTurn => ({
   to: (state as ChartState).configuration,

@@ -1,6 +1,6 @@
 /** A saga that was defined as a user would, decided from its start to its end, and read back from its row each time. */
 import { expect, test } from 'vitest'
-import { stepCallOf } from '../../../src/core/saga/decision.ts'
+import { stepRequestOf } from '../../../src/core/saga/decision.ts'
 import { defineSaga } from '../../../src/core/saga/define.ts'
 import { sagaStatusOf } from '../../../src/core/saga/image.ts'
 import { participantSteps, stepType, untilDone } from '../../../src/core/saga/policy.ts'
@@ -76,25 +76,32 @@ test('it is compensated in reverse when its pivot is refused', () => {
 
 test('a call names its participant; a compensation is given what the action was given, and gave', () => {
   const saga = new Driven(placeOrder.program).start()
-  const action = stepCallOf(saga.image!, placeOrder.program, call(1) as Parameters<typeof stepCallOf>[2])
+  const action = stepRequestOf(
+    saga.image!,
+    placeOrder.program,
+    call(1) as Parameters<typeof stepRequestOf>[2],
+  )
   expect(action).toMatchObject({
     executionId: 'e1.1',
     service: 'inventory',
     step: 'reserve',
-    input: '{"sku":"x"}',
-    result: '',
+    input: Buffer.from('{"sku":"x"}'),
+    result: undefined,
     isActionDone: false,
   })
   saga.answer(1, outcome('done', { result: '{"reservation":"r1"}' }))
   saga.answer(2, outcome('refused')).answer(3, outcome('done'))
   const [undo] = saga.last.effects
   expect(undo).toEqual(call(1, 'compensation'))
-  expect(stepCallOf(saga.image!, placeOrder.program, undo as Parameters<typeof stepCallOf>[2])).toEqual({
-    ...action,
-    step: 'release',
-    result: '{"reservation":"r1"}',
-    isActionDone: true,
-  })
+  expect(stepRequestOf(saga.image!, placeOrder.program, undo as Parameters<typeof stepRequestOf>[2])).toEqual(
+    {
+      ...action,
+      step: 'release',
+      operation: 'compensation',
+      result: Buffer.from('{"reservation":"r1"}'),
+      isActionDone: true,
+    },
+  )
 })
 
 test('search attributes: what the start gave stays, beside what the definition adds; a turn changes those of the same name', () => {

@@ -18,12 +18,12 @@ import {
   type StepOperation,
   stepRequestOf,
 } from '../core/saga/decision.ts'
-import type { OperationState, SagaHead } from '../core/saga/image.ts'
+import type { OperationState } from '../core/saga/image.ts'
 import { awaitsOnlyAnswers, outstandingOfSaga } from '../core/saga/outstanding.ts'
 import type { StepPolicy } from '../core/saga/program.ts'
 import type { LogClock } from '../store/log.ts'
 import { type Entry, minus, plus } from './entry.ts'
-import type { Outlet, Route } from './outlet.ts'
+import type { DeliveryOutcome, Outlet, Route } from './outlet.ts'
 import type { Programs } from './programs.ts'
 import {
   type AttemptOutcome,
@@ -288,22 +288,31 @@ export class Steps {
       return
     }
     const databaseId = half?.databaseId ?? ''
-    const ended = (outcome: AttemptOutcome): void => {
-      this.#limits.ended(head, policy)
-      this.#done(entry, codeOf(n, operation))
-      this.#options.submit(entry, { type: 'answerStep', n, operation, attempt, outcome })
+    if (isPublication(policy, operation)) {
+      const ended = (outcome: DeliveryOutcome) =>
+        this.#ended(entry, effect, policy, outcomeOfDelivery(outcome))
+      this.#publish(policy.destination as Destination, head.orderingKey, request, { databaseId, ended })
+    } else {
+      this.#options.stepOutlet.step(request, databaseId, (outcome) =>
+        this.#ended(entry, effect, policy, outcomeOfCall(outcome)),
+      )
     }
-    if (isPublication(policy, operation)) this.#publish(head, policy, request, { databaseId, ended })
-    else this.#options.stepOutlet.step(request, databaseId, (outcome) => ended(outcomeOfCall(outcome)))
+  }
+
+  #ended(entry: Entry, effect: SagaEffect, policy: StepPolicy, outcome: AttemptOutcome): void {
+    const { n, attempt } = effect
+    const operation = effect.type === 'StepCall' ? effect.operation : 'action'
+    if (!this.#limits.isUnused) this.#limits.ended(entry.saga.head, policy)
+    this.#done(entry, codeOf(n, operation))
+    this.#options.submit(entry, { type: 'answerStep', n, operation, attempt, outcome })
   }
 
   #publish(
-    { orderingKey }: SagaHead,
-    policy: StepPolicy,
+    destination: Destination,
+    key: string,
     { namespace, transactionId, executionId, attempt, input, trace, timeoutMs }: StepRequest,
-    { databaseId, ended }: { databaseId: string; ended: (outcome: AttemptOutcome) => void },
+    { databaseId, ended }: { databaseId: string; ended: (outcome: DeliveryOutcome) => void },
   ): void {
-    const destination = policy.destination as Destination
     const to = destinationParts(destination)
     const request: DeliverRequest = {
       namespace,
@@ -314,14 +323,12 @@ export class Steps {
       handler: to.kind === 'participant' ? to.handler : to.topic,
       body: input ?? EMPTY,
       headers: NO_HEADERS,
-      key: orderingKey,
+      key,
       contentType: 'application/json',
       trace,
       timeoutMs,
     }
-    this.#options.outlet.deliver(destination, request, databaseId, (outcome) =>
-      ended(outcomeOfDelivery(outcome)),
-    )
+    this.#options.outlet.deliver(destination, request, databaseId, ended)
   }
 
   #done(entry: Entry, code: StepCode): void {

@@ -127,7 +127,7 @@ function done(draft: Draft, execution: Execution, outcome: StepOutcome, policy: 
     return true
   }
   endAction(draft, execution, 'done', { code: '', error: '' }, result)
-  draft.queue = [...draft.queue, { type: 'step', n }]
+  draft.enqueue({ type: 'step', n })
   return true
 }
 

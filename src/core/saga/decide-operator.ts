@@ -65,8 +65,7 @@ function operateOnAction(
     case 'skipExecution': {
       const { n } = endAction(draft, execution, 'skipped')
       if (draft.pivot === 0 && draft.policyOf(execution)?.class === 'pivot') draft.pivot = n
-      if (draft.phase === 'running' && !draft.isMachineDone)
-        draft.queue = [...draft.queue, { type: 'step', n }]
+      if (draft.phase === 'running' && !draft.isMachineDone) draft.enqueue({ type: 'step', n })
       else abandon(draft, execution)
       return undefined
     }

@@ -233,7 +233,7 @@ function timerDue(draft: Draft, timer: string): Verdict {
   // One that was started again under its name is due later.
   if (running === undefined || draft.stuck !== '' || draft.moment.logMs < running.atMs) return 'nothing'
   draft.timers = draft.timers.filter((each) => each !== running)
-  draft.queue = [...draft.queue, { type: 'timer', timer }]
+  draft.enqueue({ type: 'timer', timer })
   return 'changed'
 }
 

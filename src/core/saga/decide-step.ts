@@ -48,35 +48,67 @@ export function dispatch(draft: Draft, execution: Execution, operation: StepOper
   const half = operationOf(execution, operation)
   const policy = draft.policyOf(execution)
   if (policy === undefined || half?.status !== 'running' || half.isLater) return false
-  const { head, moment } = draft
-  const { wallMs, logMs } = moment
-  if (wallMs >= half.lastDispatchAtMs) {
+  if (draft.moment.wallMs >= half.lastDispatchAtMs) {
     park(draft, execution, operation, tooLate(half))
     return true
   }
   // A compensation goes where its action went.
   const isSameService = operation === 'action' || policy.compensation?.service === policy.service
   const databaseId = half.databaseId || (isSameService ? execution.action.databaseId : '')
+  const sent = sentNow(draft, policy, operation, { half, databaseId })
+  if (sent === undefined) return false
+  draft.put(operation === 'action' ? { ...execution, action: sent } : { ...execution, compensation: sent })
+  leave(draft, policy, operation, { n: execution.n, attempt: half.attempts + 1 })
+  return true
+}
+
+/** Puts a step that the flow has entered in its place, and lets its first attempt leave if somebody takes it. Hot. */
+export function begin(draft: Draft, entered: Omit<Execution, 'action'>): void {
+  const policy = draft.program.steps.get(entered.step)
+  const half = newOperation(draft)
+  const sent = policy && sentNow(draft, policy, 'action', { half, databaseId: '' })
+  draft.put({ ...entered, action: sent ?? half })
+  if (policy !== undefined && sent !== undefined) leave(draft, policy, 'action', { n: entered.n, attempt: 1 })
+}
+
+/** An operation as it is once an attempt has left; undefined where nobody takes it. */
+function sentNow(
+  { head, moment }: Draft,
+  policy: StepPolicy,
+  operation: StepOperation,
+  { half, databaseId }: { half: OperationState; databaseId: string },
+): OperationState | undefined {
   const route = moment.routeOf({ head, policy, operation, databaseId })
-  if (route === undefined) return false
+  if (route === undefined) return undefined
   const isFirst = half.firstDispatchAtMs === 0
-  putOperation(draft, execution, operation, {
-    attemptDeadlineAtMs: logMs + policy.attemptTimeoutMs,
+  // Each property by name: this is made for every attempt, and a spread costs twice as much.
+  return {
+    status: half.status,
+    attempts: half.attempts,
+    nextAttemptAtMs: half.nextAttemptAtMs,
+    attemptDeadlineAtMs: moment.logMs + policy.attemptTimeoutMs,
+    isLater: half.isLater,
     // Whoever dispatches what is in flight has lost it from memory: the earlier call may still do its work.
     isUncertain: half.isUncertain || half.attemptDeadlineAtMs > 0,
-    firstDispatchAtMs: isFirst ? wallMs : half.firstDispatchAtMs,
-    lastDispatchAtMs: isFirst ? wallMs + moment.limits.lastDispatchMsMax : half.lastDispatchAtMs,
+    firstDispatchAtMs: isFirst ? moment.wallMs : half.firstDispatchAtMs,
+    lastDispatchAtMs: isFirst ? moment.wallMs + moment.limits.lastDispatchMsMax : half.lastDispatchAtMs,
     databaseId: isFirst ? route.databaseId : half.databaseId,
-  })
-  if (policy.class === 'pivot' && operation === 'action' && draft.pivot === 0) draft.pivot = execution.n
-  const { n } = execution
-  const attempt = half.attempts + 1
-  draft.effects.push(
-    policy.destination !== '' && operation === 'action'
-      ? { type: 'Publication', n, attempt }
-      : { type: 'StepCall', n, operation, attempt },
+    code: half.code,
+    error: half.error,
+  }
+}
+
+function leave(
+  draft: Draft,
+  policy: StepPolicy,
+  operation: StepOperation,
+  { n, attempt }: { n: number; attempt: number },
+): void {
+  const isPublication = policy.destination !== '' && operation === 'action'
+  if (policy.class === 'pivot' && operation === 'action' && draft.pivot === 0) draft.pivot = n
+  draft.leave(
+    isPublication ? { type: 'Publication', n, attempt } : { type: 'StepCall', n, operation, attempt },
   )
-  return true
 }
 
 /** Leaves a half of an execution to an operator. */
@@ -91,12 +123,15 @@ export function park(draft: Draft, execution: Execution, operation: StepOperatio
   })
 }
 
+/** What an end may change of an action beside its status. */
+type Ending = Partial<Pick<OperationState, 'isUncertain' | 'code' | 'error'>>
+
 /** Ends an action; nothing of it is under way any more. With a `result` it is known to have happened. */
 export function endAction(
   draft: Draft,
   execution: Execution,
   status: 'done' | 'failed' | 'stopped' | 'skipped',
-  changes: Partial<OperationState> = {},
+  changes: Ending = {},
   result?: string,
 ): Execution {
   const ended = draft.put({
@@ -104,12 +139,32 @@ export function endAction(
     isDone: execution.isDone || result !== undefined,
     result: result ?? execution.result,
     ended: draft.nextPlace(),
-    action: { ...execution.action, isLater: false, attemptDeadlineAtMs: 0, ...changes, status },
+    action: endedNow(execution.action, status, changes),
   })
   // A pivot that is known to have done nothing leaves the way back open.
   const isUndone = (status === 'failed' || status === 'stopped') && !mayHaveHappened(ended)
   if (isUndone && draft.pivot === ended.n) draft.pivot = 0
   return ended
+}
+
+function endedNow(
+  half: OperationState,
+  status: OperationState['status'],
+  { isUncertain, code, error }: Ending,
+): OperationState {
+  return {
+    status,
+    attempts: half.attempts,
+    nextAttemptAtMs: half.nextAttemptAtMs,
+    attemptDeadlineAtMs: 0,
+    isLater: false,
+    isUncertain: isUncertain ?? half.isUncertain,
+    firstDispatchAtMs: half.firstDispatchAtMs,
+    lastDispatchAtMs: half.lastDispatchAtMs,
+    databaseId: half.databaseId,
+    code: code ?? half.code,
+    error: error ?? half.error,
+  }
 }
 
 /** Why a step failed, and what is known of it. */
@@ -135,7 +190,7 @@ export function failStep(draft: Draft, execution: Execution, failure: Failure): 
     return
   }
   const { n } = endAction(draft, execution, 'failed', { code, error })
-  draft.queue = [...draft.queue, { type: 'step', n }]
+  draft.enqueue({ type: 'step', n })
 }
 
 /** No new attempt of it starts; what is in flight is awaited. What has ended so and may have happened is abandoned. */

@@ -4,11 +4,11 @@
  */
 import { brief } from '../decision.ts'
 import { EscrowError } from '../errors.ts'
-import { abandon, dispatch, newOperation, park, stop } from './decide-step.ts'
+import { abandon, begin, park, stop } from './decide-step.ts'
 import { beginUnwinding } from './decide-unwind.ts'
 import { briefStack, overBound } from './decision.ts'
 import { attributesBytes, bytesOf, type Draft, parsedOf, textOf } from './draft.ts'
-import type { Execution, QueuedEvent } from './image.ts'
+import type { QueuedEvent } from './image.ts'
 import type { SagaEvent, Turn, TurnEffect } from './program.ts'
 
 type StartStep = Extract<TurnEffect, { type: 'startStep' }>
@@ -90,6 +90,9 @@ interface CheckedTurn {
   readonly tags: Readonly<Record<string, string>>
 }
 
+// An array that grows from nothing takes room for many at once; most turns start one step, or none.
+const NO_INPUTS: string[] = []
+
 /** Makes the texts that a turn leaves behind. Throws `tooLarge`, `unknownStep`. */
 function check(draft: Draft, turn: Turn): CheckedTurn {
   const { limits } = draft.moment
@@ -97,7 +100,7 @@ function check(draft: Draft, turn: Turn): CheckedTurn {
   bounded("the machine's state", bytesOf(text), 'contextBytesMax', limits.contextBytesMax)
   const output = textOf(turn.output)
   bounded('the output', bytesOf(output), 'payloadBytesMax', limits.payloadBytesMax)
-  const inputs: string[] = []
+  let inputs: string[] = NO_INPUTS
   let inputBytes = 0
   let timers = draft.timers.length
   for (const effect of turn.effects) {
@@ -112,7 +115,8 @@ function check(draft: Draft, turn: Turn): CheckedTurn {
     const input = effect.isSagaInput ? draft.head.input : textOf(effect.input)
     const bytes = bytesOf(input)
     bounded(`the input of step ${effect.step}`, bytes, 'payloadBytesMax', limits.payloadBytesMax)
-    inputs.push(input)
+    if (inputs === NO_INPUTS) inputs = [input]
+    else inputs.push(input)
     inputBytes += bytes
   }
   bounded('what the saga keeps', draft.bytes + inputBytes, 'sagaBytesMax', limits.sagaBytesMax)
@@ -203,7 +207,7 @@ function noteAwaited(draft: Draft, turn: Turn): void {
 function startStep(draft: Draft, { step, invocation, branch }: StartStep, input: string): void {
   const policy = draft.program.steps.get(step)
   const timeoutMs = policy?.stepTimeoutMs ?? 0
-  const execution: Execution = {
+  begin(draft, {
     n: draft.executions.length + 1,
     step,
     invocation,
@@ -215,11 +219,8 @@ function startStep(draft: Draft, { step, invocation, branch }: StartStep, input:
     began: draft.nextPlace(),
     ended: 0,
     stepDeadlineAtMs: timeoutMs === 0 ? 0 : draft.moment.logMs + timeoutMs,
-    action: newOperation(draft),
     compensation: undefined,
-  }
-  // One that nobody takes now isn't put in its place by that.
-  if (!dispatch(draft, execution, 'action')) draft.put(execution)
+  })
 }
 
 /** The state around a step was left: no outcome of it is told to the machine any more. */

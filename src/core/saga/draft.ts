@@ -36,6 +36,8 @@ export function attributesBytes(businessKey: string, tags: Readonly<Record<strin
   return bytes
 }
 
+const NO_EFFECTS: SagaEffect[] = []
+
 /** The next image, as far as it is decided. */
 export class Draft implements StepResults {
   readonly head: SagaHead
@@ -62,7 +64,7 @@ export class Draft implements StepResults {
   reason: string
   output: string
   finishedAtMs: number
-  readonly effects: SagaEffect[] = []
+  effects: SagaEffect[] = NO_EFFECTS
   /** Executions that the flow goes on without, although they may have happened. */
   abandoned: number[] | undefined
   /** The value of the input, so that its text isn't parsed twice. */
@@ -135,6 +137,18 @@ export class Draft implements StepResults {
     if (execution.compensation === undefined)
       throw new InvariantViolation(`saga ${this.head.id}: execution ${execution.n} isn't being undone`)
     return this.put({ ...execution, compensation: { ...execution.compensation, ...changes } })
+  }
+
+  /** Has an effect leave. */
+  leave(effect: SagaEffect): void {
+    // An array that grows from nothing takes room for many at once; most decisions have one effect.
+    if (this.effects === NO_EFFECTS) this.effects = [effect]
+    else this.effects.push(effect)
+  }
+
+  /** Has the machine told something. */
+  enqueue(event: QueuedEvent): void {
+    this.queue = this.queue.length === 0 ? [event] : [...this.queue, event]
   }
 
   /** The next place in the order of beginnings and ends. */
@@ -221,11 +235,14 @@ const NO_WAITS: Pick<SagaState, 'timers' | 'signals' | 'awaited' | 'queue'> = {
   queue: [],
 }
 
+const NONE: readonly number[] = []
+
 /** The ascending list with this number in or out of it; the same list where nothing changes. */
 function listed(list: readonly number[], n: number, isIn: boolean): readonly number[] {
   const at = list.indexOf(n)
   if (at >= 0 === isIn) return list
-  if (!isIn) return list.toSpliced(at, 1)
+  if (!isIn) return list.length === 1 ? NONE : list.toSpliced(at, 1)
+  if (list.length === 0) return [n]
   const place = list.findIndex((each) => each > n)
   return place < 0 ? [...list, n] : list.toSpliced(place, 0, n)
 }

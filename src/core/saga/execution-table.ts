@@ -63,17 +63,17 @@ export class ExecutionTable {
     for (let n = 1; n <= this.length; n++) yield this.#at(n)
   }
 
-  /** The executions that an earlier table has otherwise or not at all, by number. What both share isn't looked at. */
-  changedSince(previous: ExecutionTable): readonly Execution[] {
-    const found: Execution[] = []
-    if (previous.length === 0) {
-      for (let n = 1; n <= this.length; n++) found.push(this.#at(n))
-      return found
-    }
+  /**
+   * Visits the executions that an earlier table has otherwise or not at all, by number, with what it has; returns how many
+   * there are. What both share isn't looked at.
+   */
+  changedSince(
+    previous: ExecutionTable,
+    visit: (now: Execution, before: Execution | undefined) => void,
+  ): number {
     let old: TrieNode = previous.#root
     for (let shift = previous.#shift; shift < this.#shift; shift += BITS) old = [old]
-    collect(this.#root, old, this.#shift, found)
-    return found
+    return compare(this.#root, old, this.#shift, visit)
   }
 
   #at(n: number): Execution {
@@ -86,21 +86,35 @@ export class ExecutionTable {
 }
 
 function changed(branch: TrieNode, shift: number, index: number, execution: Execution): TrieNode {
-  const copy = branch.slice()
   const slot = (index >>> shift) & MASK
-  copy[slot] =
+  const item =
     shift === 0
       ? execution
       : changed((branch[slot] as TrieNode | undefined) ?? [], shift - BITS, index, execution)
+  // An array that is put at its end takes room for more than a node ever has.
+  if (slot === branch.length) return [...branch, item]
+  const copy = branch.slice()
+  copy[slot] = item
   return copy
 }
 
-function collect(branch: TrieNode, old: TrieNode, shift: number, found: Execution[]): void {
+function compare(
+  branch: TrieNode,
+  old: TrieNode,
+  shift: number,
+  visit: (now: Execution, before: Execution | undefined) => void,
+): number {
+  let count = 0
   for (let slot = 0; slot < branch.length; slot++) {
     const now = branch[slot]
     const before = old[slot]
     if (now === before) continue
-    if (shift === 0) found.push(now as Execution)
-    else collect(now as TrieNode, (before as TrieNode | undefined) ?? [], shift - BITS, found)
+    if (shift > 0) {
+      count += compare(now as TrieNode, (before as TrieNode | undefined) ?? [], shift - BITS, visit)
+    } else {
+      count += 1
+      visit(now as Execution, before as Execution | undefined)
+    }
   }
+  return count
 }

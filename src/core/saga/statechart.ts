@@ -202,11 +202,13 @@ export class Statechart {
   #startAgain(effects: readonly TurnEffect[], context: unknown): readonly TurnEffect[] {
     const info = { context, event: undefined, self: this.#scope.self }
     const input = this.#keeping.inputIn(context)
-    return effects.map((effect) =>
-      effect.type === 'startStep'
-        ? startOf(this.invocations.get(effect.invocation) as Invocation, effect.branch, info, input)
-        : effect,
-    )
+    const started = effects.slice()
+    for (const [at, effect] of effects.entries()) {
+      if (effect.type !== 'startStep') continue
+      const invocation = this.invocations.get(effect.invocation) as Invocation
+      started[at] = startOf(invocation, effect.branch, info, input)
+    }
+    return started
   }
 
   #drafted(activity: Activity, ended: string): TurnDraft {

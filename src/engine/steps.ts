@@ -112,6 +112,15 @@ export class Steps {
     if (this.#looking === entry) return undefined
     const before = this.#looking
     this.#looking = entry
+    try {
+      return this.#look(entry, clock)
+    } finally {
+      // Whatever was thrown: a saga that stayed marked here would never be looked at again.
+      this.#looking = before
+    }
+  }
+
+  #look(entry: Entry, clock: LogClock): number | undefined {
     // More is left to the next look, which comes at once.
     let alarmAtMs: number | undefined = clock.logMs
     for (let left = DECIDED_AT_ONCE_MAX; left > 0; left--) {
@@ -128,7 +137,6 @@ export class Steps {
       alarmAtMs = nextAtMs
       break
     }
-    this.#looking = before
     return alarmAtMs
   }
 

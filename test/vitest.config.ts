@@ -56,7 +56,7 @@ export default defineConfig({
         include: ['test/**/*.test.ts'],
         exclude: slow,
       }),
-      project({ name: 'slow', order: 1, workers: 1, timeoutMs: 180_000, include: slow, exclude: [] }),
+      project({ name: 'slow', order: 1, workers: 1, timeoutMs: 300_000, include: slow, exclude: [] }),
     ],
   },
 })

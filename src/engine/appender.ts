@@ -36,6 +36,7 @@ export class Appender {
   /** Durable, and on their way out; of the first one so many have left. */
   readonly #leaving: Release[][] = []
   #left = 0
+  #leavingCount = 0
   #isLeaving = false
   #idle: (() => void)[] = []
 
@@ -47,6 +48,11 @@ export class Appender {
   /** The last segment that is durable. */
   get durable(): number {
     return this.#durable
+  }
+
+  /** How many answers and effects wait for the append in flight, or are on their way out. Hot. */
+  get releases(): number {
+    return (this.#appending?.releases.length ?? 0) + this.#leavingCount
   }
 
   /** Sees to it that what collects leaves: after this turn of the event loop, or with the append that follows. */
@@ -79,8 +85,10 @@ export class Appender {
     for (const releases of this.#leaving.splice(0)) {
       for (const release of releases) if (release instanceof Question) release.answer()
     }
+    this.#leavingCount = 0
     const waiting: Release[] = []
-    for (const releases of this.#waiting()) waiting.push(...releases.splice(0))
+    // One by one: as arguments of one call they are more than a stack has room for.
+    for (const releases of this.#waiting()) for (const release of releases.splice(0)) waiting.push(release)
     for (const resolve of this.#idle.splice(0)) resolve()
     return waiting
   }
@@ -135,6 +143,7 @@ export class Appender {
     // The next append starts first, so that it is on its way while these leave.
     this.#flush()
     this.#leaving.push(batch.releases)
+    this.#leavingCount += batch.releases.length
     if (!this.#isLeaving) this.#leave()
   }
 
@@ -145,8 +154,10 @@ export class Appender {
     for (let left = LEAVING_AT_ONCE_MAX; left > 0; left--) {
       const releases = this.#leaving[0]
       if (releases === undefined) return this.#tellIdle()
-      if (this.#left < releases.length) release(releases[this.#left++] as Release)
-      else {
+      if (this.#left < releases.length) {
+        this.#leavingCount -= 1
+        release(releases[this.#left++] as Release)
+      } else {
         this.#leaving.shift()
         this.#left = 0
       }

@@ -237,7 +237,7 @@ export class LogDriver {
   #overload(command: TransactionCommand | undefined): EscrowError | undefined {
     return overload(this.#options.bounds, command, {
       waitingBytes: this.#batches.bytes,
-      questions: this.#batches.releases + this.#loader.pendingCount,
+      questions: this.#batches.releases + this.#appender.releases + this.#loader.pendingCount,
       entries: this.#entries.size,
       queued: this.#agenda.deliveries.queuedCount,
     })

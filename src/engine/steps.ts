@@ -111,6 +111,15 @@ export class Steps {
     if (this.#looking === entry || isAllUnderWay(entry)) return undefined
     const before = this.#looking
     this.#looking = entry
+    try {
+      return this.#look(entry, clock)
+    } finally {
+      // Whatever was thrown: a saga that stayed marked here would never be looked at again.
+      this.#looking = before
+    }
+  }
+
+  #look(entry: Entry, clock: LogClock): number | undefined {
     // More is left to the next look, which comes at once.
     let alarmAtMs: number | undefined = clock.logMs
     for (let left = DECIDED_AT_ONCE_MAX; left > 0; left--) {
@@ -127,7 +136,6 @@ export class Steps {
       alarmAtMs = nextAtMs
       break
     }
-    this.#looking = before
     return alarmAtMs
   }
 

@@ -257,7 +257,9 @@ export class Participants implements Outlet, StepOutlet {
     if (nowMs >= this.#nextSweepMs) {
       this.#nextSweepMs = Number.POSITIVE_INFINITY
       for (const calls of this.#sessions) {
-        this.#nextSweepMs = Math.min(this.#nextSweepMs, calls.sweep(nowMs))
+        // First the sweep: whoever is told of a time-out may begin a call, which says when it is due itself.
+        const nextMs = calls.sweep(nowMs)
+        this.#nextSweepMs = Math.min(this.#nextSweepMs, nextMs)
       }
     }
     // Nothing in flight: the timer ends, and with it what would keep a process alive.

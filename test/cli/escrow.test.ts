@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { ERROR_CODES } from '../../src/core/errors.ts'
+import { until } from '../harness/until.ts'
 import { type Ended, READY, Running } from './process.ts'
 
 const version: string = JSON.parse(
@@ -190,19 +191,26 @@ describe('escrow serve', () => {
   })
 
   test('a second signal ends it at once', async () => {
-    writeFileSync(join(folder, 'escrow.config.mjs'), 'export default { drainMsMax: 60000 }')
+    writeFileSync(join(folder, 'escrow.config.mjs'), 'export default { drainMsMax: 60000, callsMax: 1 }')
     const served = await serve()
     await post(served, 'Register', { service: 'audit', handlers: ['log'], checkers: ['orders'] })
     await post(served, 'Prepare', { id: 'a', checker: 'orders', messages: [{ destination: 'audit/log' }] })
-    const waiting = post(served, 'Wait', { id: 'a' }).catch(() => 'cut off')
-    await new Promise((resolve) => setTimeout(resolve, 200))
+    // A look at whether its place is taken may take that place.
+    const wait = (): Promise<unknown> =>
+      post(served, 'Wait', { id: 'a' }).catch((error) =>
+        /overloaded/.test(String(error)) ? wait() : 'cut off',
+      )
+    const waiting = wait()
+    // There is one place for calls, and the wait has it.
+    const isTaken = () => post(served, 'Get', { id: 'a' }).then(() => false, String)
+    await until('the wait is under way', async () => /overloaded/.test(String(await isTaken())))
     served.process.child.kill('SIGTERM')
     const gone = async () =>
       fetch(`http://${served.http}/healthz`).then(
         () => false,
         () => true,
       )
-    while (!(await gone())) await new Promise((resolve) => setTimeout(resolve, 10))
+    await until('it takes nothing new', gone)
     expect(served.process.child.exitCode).toBeNull()
     served.process.child.kill('SIGINT')
     expect(await served.process.ended).toMatchObject({ code: 130 })

@@ -36,13 +36,13 @@ export class Running {
     })
   }
 
-  /** Waits for a text in the output; rejects when the process ends without it, or after ten seconds. */
+  /** Waits for a text in the output; rejects when the process ends without it, or after thirty seconds. */
   async says(pattern: RegExp): Promise<RegExpExecArray> {
-    const end = Date.now() + 10_000
+    const end = performance.now() + 30_000
     for (;;) {
       const found = pattern.exec(this.out)
       if (found !== null) return found
-      if (this.child.exitCode !== null || this.child.signalCode !== null || Date.now() > end) {
+      if (this.child.exitCode !== null || this.child.signalCode !== null || performance.now() > end) {
         throw new Error(`it never said ${pattern}: ${this.out}${this.err}`)
       }
       await new Promise((resolve) => setTimeout(resolve, 10))

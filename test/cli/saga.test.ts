@@ -52,6 +52,7 @@ let address: string
 let shop: Session
 let mood: 'well' | 'later' = 'well'
 let undoing: 'well' | 'broken' = 'well'
+let calledLater = 0
 
 beforeAll(async () => {
   home = mkdtempSync(join(tmpdir(), 'escrow-cli-'))
@@ -64,7 +65,9 @@ beforeAll(async () => {
     reserve: {
       action: ({ sku }: { sku: string }, call: ActionCall) => {
         if (sku === 'none') throw refuse('sold \u001b[31mout', 'soldOut')
-        return mood === 'later' ? call.later() : `a ${sku}`
+        if (mood === 'well') return `a ${sku}`
+        calledLater += 1
+        return call.later()
       },
       compensation: () => {},
     },
@@ -233,9 +236,10 @@ describe('on a coordinator', () => {
   test('complete says how a step ended that was answered later', async () => {
     mood = 'later'
     await start('f', 'order')
-    const held = async () => (await shop.get({ id: 'f' })).saga?.executions[0]?.executionId
-    const execution = (await until('it was called', held)) as string
+    // The execution is there before its call is.
+    await until('it was called', () => calledLater === 1)
     mood = 'well'
+    const execution = (await shop.get({ id: 'f' })).saga?.executions[0]?.executionId as string
     const completed = await ask('saga', 'complete', 'f', execution, '--result', '"a book"')
     expect(completed).toMatchObject({ code: 0, err: '' })
     await status('f', 'completed')

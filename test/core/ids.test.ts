@@ -3,6 +3,7 @@ import { expect, test } from 'vitest'
 import {
   destinationParts,
   ID_BYTES_MAX,
+  mintedCounter,
   mintedIdParts,
   mintTransactionId,
   type Namespace,
@@ -79,6 +80,32 @@ test('a minted id comes back as what it was made of, and lands in the slot of it
       },
     ),
   )
+})
+
+test('the counter of a minted id is told to the session that minted it, and to nobody else', () => {
+  const session = `${(1_790_000_000_000).toString(36)}-z9`
+  fc.assert(
+    fc.property(
+      unicode.filter((key) => key !== '' && Buffer.byteLength(key) <= 128),
+      fc.nat(),
+      (key, counter) => {
+        const id = mintTransactionId(orderingKeyRouting(key), session, counter)
+        expect(mintedCounter(id, session)).toBe(counter)
+        for (const other of [`${session}9`, session.slice(0, -1), `${session.slice(0, -1)}8`, 'abc-1', ''])
+          expect(mintedCounter(id, other), other).toBeUndefined()
+      },
+    ),
+  )
+  for (const id of [
+    '',
+    'order-7',
+    session,
+    `${session}.1`,
+    `{a}${session}.1`,
+    `{a}~${session}`,
+    `{a}~${session}.`,
+  ])
+    expect(mintedCounter(id, session), id).toBeUndefined()
 })
 
 test('an ordering key is percent-encoded, so that nothing of it ends its place in an id', () => {

@@ -10,7 +10,7 @@ import type { LogHandle } from '../../src/store/log.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import { FakeOutlet } from './fake-outlet.ts'
 import { FakeStepOutlet } from './fake-step-outlet.ts'
-import { failing, messageTo, openWorld, type World } from './world.ts'
+import { failing, messageTo, openWorld, prepareOf, type World } from './world.ts'
 
 const says = (resolution: 'commit' | 'unknown') => ({ resolution, bodies: [], error: '' })
 
@@ -180,6 +180,50 @@ test('a checkpoint writes only what is durable', async () => {
   await world.clock.advance(1_500)
   expect(await world.status(id)).toBe('prepared')
   expect(world.participants.deliveries).toEqual([])
+})
+
+test('a row is new only until a checkpoint may have written it: whatever became of that one, and after a restart', async () => {
+  const world = await openWorld()
+  const rows: string[] = []
+  const openStore = async () => {
+    const store = openMemoryStore(world.disk, (call) => world.hook(call))
+    const checkpoint: typeof store.images.checkpoint = (handle, given) => {
+      for (const { key, isNew } of given.rows) rows.push(`${key.slice('default/'.length)} ${isNew}`)
+      return store.images.checkpoint(handle, given)
+    }
+    return { ...store, images: { ...store.images, checkpoint } }
+  }
+  await world.restart(0, { openStore })
+  const passed = async (): Promise<string[]> => {
+    await world.clock.advance(2_500)
+    return rows.splice(0)
+  }
+  const requestOf = (id: string) => prepareOf({ id, checkBack: { delayMs: 3_600_000 } })
+  await passed()
+  await world.call('prepare', requestOf('a'))
+  expect(await passed()).toEqual(['a true'])
+  // It has left memory, and comes back from its row.
+  await world.call('commit', { id: 'a' })
+  expect(new Set(await passed())).toEqual(new Set(['a false']))
+
+  // A checkpoint of which nobody knows whether it wrote anything.
+  for (const moment of ['before', 'after'] as const) {
+    let isAway = true
+    world.hook = failing('checkpoint', moment, () => isAway)
+    await world.call('prepare', requestOf(moment))
+    await world.clock.until(() => rows.length > 0)
+    isAway = false
+    const [first, ...later] = await passed()
+    expect([first, new Set(later)]).toEqual([`${moment} true`, new Set([`${moment} false`])])
+  }
+
+  // One that stands in the log only, as far as this process can know, may have a row by the process before.
+  world.hook = failing('checkpoint', 'before')
+  await world.call('prepare', requestOf('b'))
+  rows.length = 0
+  await world.restart(0, { openStore })
+  world.hook = () => {}
+  expect(new Set(await passed())).toEqual(new Set(['b false']))
 })
 
 test('list tells the time that it is true for: what was acknowledged before it is in it', async () => {

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import { EscrowError } from '../../src/core/errors.ts'
 import { LogTime } from '../../src/engine/moments.ts'
 import { FakeRuntime } from './fake-runtime.ts'
-import { messageTo, openWorld, prepareOf } from './world.ts'
+import { gate, messageTo, openWorld, prepareOf } from './world.ts'
 
 const HOUR_MS = 3_600_000
 
@@ -74,6 +74,33 @@ test('a log’s wall clock never goes back, across a restart on a machine whose 
   await world.restart(5_000)
   const two = await world.prepare({ messages: [messageTo('shop/receive', 'x')] })
   expect((await world.call('get', { id: two.id })).preparedAtMs).toBeGreaterThanOrEqual(preparedAtMs)
+})
+
+test('what is decided while an append is in flight shares a time, which is never older than a tick of 20 ms', async () => {
+  const world = await openWorld()
+  const append = gate('append')
+  world.hook = append.hook
+  // The first one is on its way; the others collect.
+  world.ask('prepare', prepareOf())
+  await world.clock.settle()
+  const asked = new Map<string, number>()
+  for (let at = 0; at < 100; at++) {
+    asked.set(`id-${at}`, world.clock.now())
+    world.ask('prepare', prepareOf({ id: `id-${at}` }), { fresh: true })
+    await world.clock.advance(1)
+  }
+  append.open()
+  await world.clock.settle()
+  const times: number[] = []
+  for (const [id, askedAtMs] of asked) {
+    const { preparedAtMs } = await world.call('get', { id })
+    times.push(preparedAtMs)
+    expect(preparedAtMs).toBeLessThanOrEqual(askedAtMs)
+    expect(askedAtMs - preparedAtMs).toBeLessThanOrEqual(20)
+  }
+  expect(times).toEqual(times.toSorted((one, other) => one - other))
+  expect(new Set(times).size).toBeLessThan(8)
+  expect(new Set(times).size).toBeGreaterThan(4)
 })
 
 test('log time stands still while nobody runs the log, and never goes back', async () => {

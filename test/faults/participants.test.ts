@@ -17,7 +17,8 @@ beforeAll(async () => {
 })
 afterAll(() => pool.end())
 
-const impatient = { attemptTimeoutMs: 150, delayMs: 1, delayMsMax: 2 }
+/** Long enough for the second attempt to be answered in it, and for what a test does meanwhile, on a busy machine too. */
+const impatient = { attemptTimeoutMs: 3_000, delayMs: 1, delayMsMax: 2 }
 const take = [{ destination: 'slow/take', body: Buffer.from('{}') }]
 const effects = async (executionId: string): Promise<number> =>
   (await pool.query('select 1 from effects where execution_id = $1', [executionId])).rowCount ?? 0
@@ -30,9 +31,7 @@ test('a participant that answers after its attempt was abandoned: what it says l
   })
   const answer = (callId: number, outcome: 'delivered' | 'failed' | 'refused') =>
     raw.stream.send({ type: 'deliveryAnswer', callId, response: { outcome, error: 'late' } })
-  const { id } = await here.coordinator.prepare(
-    half({ messages: take, retry: { ...impatient, attemptTimeoutMs: 1_000 } }),
-  )
+  const { id } = await here.coordinator.prepare(half({ messages: take, retry: impatient }))
   await here.coordinator.commit({ id })
   const first = await raw.next('delivery')
   const second = await raw.next('delivery', 2)
@@ -60,6 +59,7 @@ for (const way of ['connected', 'listening over gRPC', 'listening over HTTP'] as
   test(`a participant that answers after its attempt was abandoned: its effect happens once (${way})`, async () => {
     const here = await world()
     const seen: number[] = []
+    const ended: number[] = []
     let release = (): void => {}
     const released = new Promise<void>((resolve) => {
       release = resolve
@@ -72,6 +72,7 @@ for (const way of ['connected', 'listening over gRPC', 'listening over HTTP'] as
         await barrier.run(message, pool, (client) =>
           client.query('insert into effects values ($1)', [message.executionId]),
         )
+        ended.push(message.attempt)
       },
     }
     const slow = participant('slow', handlers, { barrier })
@@ -90,7 +91,8 @@ for (const way of ['connected', 'listening over gRPC', 'listening over HTTP'] as
       expect(view).toMatchObject({ status: 'delivered', deliveries: [{ attempts: 1, status: 'delivered' }] })
       release()
       const { executionId } = view.deliveries[0] as { executionId: string }
-      await sleep(100)
+      await until('the first has come to its end', () => ended.length === 2)
+      expect(ended).toEqual([2, 1])
       expect(await effects(executionId)).toBe(1)
       expect(seen).toEqual([1, 2])
       expect(await here.coordinator.get({ id })).toMatchObject({ status: 'delivered' })

@@ -77,7 +77,7 @@ for (const [name, makeDisk] of [
     let refused: EscrowError | undefined
     for (let n = 0; refused === undefined; n++) {
       expect(n).toBeLessThan(200)
-      await session.prepare(request(`full-${n}`), { timeoutMs: 1_500 }).then(
+      await session.prepare(request(`full-${n}`), { timeoutMs: 5_000 }).then(
         ({ id }) => acknowledged.push(id),
         (error) => {
           refused = error

@@ -21,8 +21,8 @@ export interface CoordinatorProcessOptions {
   readonly before?: string
 }
 
-const startMsMax = 30_000
-const requestMsMax = 15_000
+const startMsMax = 60_000
+const requestMsMax = 30_000
 
 /** A coordinator that can be killed and started again; `await using` ends it and removes its folder. */
 export class CoordinatorProcess {
@@ -118,7 +118,7 @@ export class CoordinatorProcess {
   /** SIGTERM; resolves when it has ended. */
   async terminate(): Promise<Ending> {
     this.program.signal('SIGTERM')
-    return await this.program.end(30_000)
+    return await this.program.end(60_000)
   }
 
   /** Asks by HTTP with JSON; rejects with the `EscrowError` that was answered. */

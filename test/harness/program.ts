@@ -88,7 +88,7 @@ export class Program {
   }
 
   /** Waits for a whole line of standard output that matches; answers the match. Rejects when the process ends without. */
-  async said(line: RegExp, timeoutMs = 20_000): Promise<RegExpExecArray> {
+  async said(line: RegExp, timeoutMs = 60_000): Promise<RegExpExecArray> {
     const whole = new RegExp(`^(?:${line.source})$`, 'm')
     const found = await until(
       `${this.#name} says ${line}`,
@@ -104,7 +104,7 @@ export class Program {
   }
 
   /** Waits for its own end. */
-  async end(timeoutMs = 20_000): Promise<Ending> {
+  async end(timeoutMs = 60_000): Promise<Ending> {
     return await until(`${this.#name} ends`, () => this.#ending, timeoutMs)
   }
 

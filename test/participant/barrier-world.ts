@@ -70,13 +70,13 @@ export class BarrierWorld {
   }
 }
 
-/** Waits until `probe` answers something that holds; fails after 10 s. */
+/** Waits until `probe` answers something that holds; fails after 30 s. */
 export async function until<T>(probe: () => Promise<T> | T): Promise<NonNullable<T>> {
-  const end = performance.now() + 10_000
+  const end = performance.now() + 30_000
   for (;;) {
     const value = await probe()
     if (value) return value
-    if (performance.now() > end) throw new Error('the condition did not come true within 10 s')
+    if (performance.now() > end) throw new Error('the condition did not come true within 30 s')
     await new Promise((resolve) => setTimeout(resolve, 5))
   }
 }

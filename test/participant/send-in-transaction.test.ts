@@ -5,6 +5,7 @@ import { EscrowError } from '../../src/core/errors.ts'
 import { connect } from '../../src/participant/connect.ts'
 import type { LocalTransaction } from '../../src/participant/local-transaction.ts'
 import type { Session } from '../../src/participant/session.ts'
+import { systemRuntime } from '../../src/runtime.ts'
 import { failure, until } from './barrier-world.ts'
 import { agreeable, type CommandItem, FakeCoordinator, reachLocally } from './fake-coordinator.ts'
 
@@ -14,7 +15,12 @@ let session: Session
 beforeEach(async () => {
   coordinator = new FakeCoordinator()
   coordinator.answer = agreeable
-  session = await connect((await reachLocally(coordinator)).open, { service: 'orders', closeTimeoutMs: 0 })
+  session = await connect((await reachLocally(coordinator)).open, {
+    service: 'orders',
+    closeTimeoutMs: 0,
+    // Every pause before another attempt is as long as it may be.
+    runtime: { ...systemRuntime, random: () => 0.999 },
+  })
 })
 
 afterEach(() => session.close())
@@ -108,7 +114,8 @@ test('a commit that is not acknowledged is no error: the local transaction is co
   })
   coordinator.answer = (command) =>
     command.op === 'commit' ? { commit: new EscrowError('storeUnavailable', 'full') } : agreeable(command)
-  const refused = await session.sendInTransaction(request, () => 2, { timeoutMs: 500 })
+  // After attempts at 0, 50, 150, 350 and 750 ms: the next one would come too late, and none is under way by then.
+  const refused = await session.sendInTransaction(request, () => 2, { timeoutMs: 1_400 })
   expect(refused).toMatchObject({ acknowledged: false, value: 2, error: { code: 'storeUnavailable' } })
 })
 

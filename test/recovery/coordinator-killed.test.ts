@@ -107,7 +107,7 @@ test('a connection that is black-holed for good is noticed, and what it left una
   const session = await connect(`127.0.0.1:${proxy.port}`, {
     service: 'shop',
     closeTimeoutMs: 0,
-    connectTimeoutMs: 2_000,
+    connectTimeoutMs: 5_000,
     onConnection: ({ state }) => states.push(state),
   })
   onTestFinished(() => session.close())
@@ -117,7 +117,7 @@ test('a connection that is black-holed for good is noticed, and what it left una
   const messages = [{ destination: 'shop/take' }]
   const prepared = session.prepare({ id: 'lost', checker: 'orders', messages }, { timeoutMs: 60_000 })
   // A ping every 10 s, and 10 s for its answer.
-  await until('the silence is noticed', () => states.includes('waiting'), 25_000)
+  await until('the silence is noticed', () => states.includes('waiting'))
   // What is held on its way is thrown away, as a cable that is pulled does; the next connection is a good one.
   proxy.reset()
   proxy.heal()

@@ -101,13 +101,13 @@ test('prepared, waiting, delayed, parked and ordered: everything goes on after a
   // The first one stands in an image only, the others only in the tail of the log: its order comes from both.
   await coordinator.all()
   for (const n of [2, 3]) await ordered(n)
-  await commit({ id: 'while-down', messages: [to('shop/take', { deliverAtMs: Date.now() + 1_500 })] })
+  await commit({ id: 'while-down', messages: [to('shop/take', { deliverAtMs: Date.now() + 3_000 })] })
 
   await coordinator.kill()
   const downAtMs = Date.now()
   shop.checker = ({ transactionId }) => (transactionId === 'silent' ? 'commit' : 'unknown')
   shop.handler = () => {}
-  await sleep(1_600)
+  await sleep(3_100)
   await coordinator.start()
 
   // What was parked is parked, with its reason; what it holds back is held back.

@@ -10,7 +10,9 @@ import { CoordinatorProcess } from '../harness/coordinator-process.ts'
 const config = join(import.meta.dirname, '../../examples/machines/escrow.config.ts')
 const preload = join(import.meta.dirname, 'programs/kill-at-append.ts')
 /** Two appends may become one where answers come together: such a run is repeated. */
-const triesMax = 5
+const triesMax = 20
+/** Of so many unharmed runs the one with the fewest appends counts: what was under way during the hold costs more. */
+const unharmedRuns = 3
 /** So many coordinators, each with a share of the kills: most of the time is spent waiting. */
 const lanes = 4
 const endMsMax = 40_000
@@ -131,13 +133,17 @@ function check(effects: readonly Effect[], { status, view }: SagaOutcome<Booked>
 
 interface Unharmed {
   readonly card: Trip['card']
+  readonly name: string
   readonly outcome: SagaOutcome<Booked>
 }
 
 const nameOf = (variant: string, run: number): string => `${variant.replace(' ', '-')}-${run}`
 
 /** Repeats a run with a kill at each of these appends, one after the other. Answers how often one had to be repeated. */
-async function killAt(variants: readonly string[], { card, outcome: expected }: Unharmed): Promise<number> {
+async function killAt(
+  variants: readonly string[],
+  { card, name: like, outcome: expected }: Unharmed,
+): Promise<number> {
   const bench = await open('', '')
   const { coordinator, ledger } = bench
   let repeated = 0
@@ -162,7 +168,7 @@ async function killAt(variants: readonly string[], { card, outcome: expected }: 
     try {
       check(effects, outcome)
       const { status, error, output } = outcome
-      const tickets = output?.tickets.replace(name, 'unharmed')
+      const tickets = output?.tickets.replace(name, like)
       expect({ status, error, output: output && { ...output, tickets } }).toEqual({
         status: expected.status,
         error: expected.error,
@@ -176,21 +182,40 @@ async function killAt(variants: readonly string[], { card, outcome: expected }: 
   return repeated
 }
 
+interface Counted extends Unharmed {
+  readonly appends: number
+}
+
+/** An unharmed run: nothing is done twice in it, but what was under way when the trip was put on hold. */
+async function runUnharmed(bench: Bench, name: string, card: Trip['card']): Promise<Counted> {
+  await bench.arm(name, '')
+  await book(bench, name, card)
+  const outcome = await ended(bench, name)
+  const effects = bench.ledger.effects.filter(({ trip }) => trip === name)
+  check(effects, outcome)
+  const { tags, executions } = outcome.view.saga as NonNullable<typeof outcome.view.saga>
+  expect(tags).toEqual({ held: 'yes' })
+  const beside = BOOKINGS.filter((step) => step !== 'book-hotel')
+  const again = executions.filter(({ step }) => beside.includes(step)).length - beside.length
+  const once = card === 'good' ? STEPS.length : 2 * BOOKINGS.length
+  expect(effects.length).toBeGreaterThanOrEqual(once)
+  expect(effects.length).toBeLessThanOrEqual(once + 2 * again)
+  const appends = [...bench.coordinator.program.output.matchAll(/^appended/gm)].length
+  expect(appends).toBeGreaterThan(10)
+  return { card, name, outcome, appends }
+}
+
 /** Counts the appends of an unharmed run, and repeats it with a kill before and after each of them. */
 async function killAtEach(card: Trip['card']): Promise<void> {
-  const bench = await open('unharmed', '')
-  await book(bench, 'unharmed', card)
-  const outcome = await ended(bench, 'unharmed')
-  const { effects } = bench.ledger
-  check(effects, outcome)
-  expect(outcome.view.saga?.tags).toEqual({ held: 'yes' })
-  expect(effects.length).toBe(card === 'good' ? STEPS.length : 2 * BOOKINGS.length)
-  const count = [...bench.coordinator.program.output.matchAll(/^appended/gm)].length
-  expect(count).toBeGreaterThan(10)
+  const bench = await open('', '')
+  const runs: Counted[] = []
+  for (let run = 1; run <= unharmedRuns; run++) runs.push(await runUnharmed(bench, `unharmed-${run}`, card))
+  const unharmed = runs.reduce((fewest, each) => (each.appends < fewest.appends ? each : fewest))
+  const { appends: count, outcome } = unharmed
 
   const variants = Array.from({ length: count }, (_, n) => [`before ${n + 1}`, `after ${n + 1}`]).flat()
   const shares = Array.from({ length: lanes }, (_, lane) => variants.filter((_, at) => at % lanes === lane))
-  const repeated = await Promise.all(shares.map((share) => killAt(share, { card, outcome })))
+  const repeated = await Promise.all(shares.map((share) => killAt(share, unharmed)))
   console.log(`${outcome.status}: ${count} appends, ${variants.length} kills; repeated by lane: ${repeated}`)
 }
 

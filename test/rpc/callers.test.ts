@@ -28,6 +28,7 @@ import {
   DeliverResponseSchema,
 } from '../../src/wire/gen/escrow/v1/participant_pb.ts'
 import { Resolution } from '../../src/wire/gen/escrow/v1/transaction_pb.ts'
+import { freePort } from '../harness/coordinator-process.ts'
 import { until } from './fake-coordination.ts'
 
 const TRACE = {
@@ -96,16 +97,12 @@ async function tcp(onSocket: (socket: Socket) => void): Promise<number> {
   return (server.address() as AddressInfo).port
 }
 
-/** A port at which nobody listens: one that was just given up. */
-async function deadPort(): Promise<number> {
-  const port = await tcp(() => {})
-  closers.pop()?.()
-  return port
-}
+/** Nobody listens there: it is not among the ports that are given to whoever asks for any. */
+const deadPort = 1
 
 describe.each(['grpc', 'http'] as const)('over %s, whatever the transport', (protocol) => {
   test('nobody there is no session, and not an attempt', async () => {
-    const caller = open(`${protocol}://127.0.0.1:${await deadPort()}`)
+    const caller = open(`${protocol}://127.0.0.1:${deadPort}`)
     // At once: nobody waits for the time-out where it is known.
     expect(await deliver(caller, PATIENT)).toMatchObject({ outcome: 'noSession' })
     expect(await checkBack(caller)).toMatchObject({ outcome: 'noSession' })
@@ -119,14 +116,14 @@ describe.each(['grpc', 'http'] as const)('over %s, whatever the transport', (pro
 
   test('a peer that takes the connection and says nothing never yields an outcome', async () => {
     const caller = open(`${protocol}://127.0.0.1:${await tcp(() => {})}`)
-    const outcome = await deliver(caller, { ...DELIVERY, timeoutMs: 150 })
+    const outcome = await deliver(caller, { ...DELIVERY, timeoutMs: 1_000 })
     // Over gRPC nothing was sent, as the connection never came about; over HTTP the request was.
     expect(outcome.outcome).toBe(protocol === 'grpc' ? 'noSession' : 'unknown')
   })
 
   test('more calls at once than callsMax find nobody, until one is answered', async () => {
     const caller = open(`${protocol}://127.0.0.1:${await tcp(() => {})}`, 1)
-    const first = deliver(caller, { ...DELIVERY, timeoutMs: 150 })
+    const first = deliver(caller, { ...DELIVERY, timeoutMs: 1_000 })
     expect(caller.room).toBe(0)
     expect(await deliver(caller)).toMatchObject({
       outcome: 'noSession',
@@ -287,7 +284,7 @@ describe('HTTP participants', () => {
   test('a slow answer is unknown at its time-out, and the connection is not used again', async () => {
     answer = () => {}
     const caller = open(url)
-    expect(await deliver(caller, { ...DELIVERY, timeoutMs: 100 })).toMatchObject({ outcome: 'unknown' })
+    expect(await deliver(caller, { ...DELIVERY, timeoutMs: 1_000 })).toMatchObject({ outcome: 'unknown' })
     answer = (response) => response.end('{"outcome":"DELIVER_OUTCOME_DELIVERED"}')
     expect(await deliver(caller)).toMatchObject({ outcome: 'delivered' })
     expect(sockets.size).toBe(2)
@@ -407,7 +404,7 @@ describe('gRPC participants', () => {
 
   test('a slow answer is unknown at its time-out', async () => {
     answer = () => {}
-    expect(await deliver(open(url), { ...DELIVERY, timeoutMs: 100 })).toMatchObject({ outcome: 'unknown' })
+    expect(await deliver(open(url), { ...DELIVERY, timeoutMs: 1_000 })).toMatchObject({ outcome: 'unknown' })
   })
 
   test('an answer over its limit is unknown', async () => {
@@ -416,12 +413,15 @@ describe('gRPC participants', () => {
   })
 
   test('a participant that dies in the middle is unknown, then gone, and found again when it is back', async () => {
-    const caller = open(url)
+    server.forceShutdown()
+    // One that no outgoing connection takes while nobody listens there.
+    const port = await listen(await freePort())
+    const caller = open(`grpc://127.0.0.1:${port}`)
     answer = () => server.forceShutdown()
     expect(await deliver(caller)).toMatchObject({ outcome: 'unknown' })
     await until(async () => (await deliver(caller)).outcome === 'noSession', 'it is seen to be gone')
     answer = (callback) => callback(null, delivered())
-    await listen(Number(url.split(':')[2]))
+    await listen(port)
     await until(async () => (await deliver(caller)).outcome === 'delivered', 'it is found again')
   })
 

@@ -11,6 +11,7 @@ import { addressText } from '../../src/core/address.ts'
 import { connect } from '../../src/participant/connect.ts'
 import { participant } from '../../src/participant/participant.ts'
 import type { ReceivedMessage } from '../../src/participant/received-message.ts'
+import { freePort } from '../harness/coordinator-process.ts'
 import { until } from './fake-coordination.ts'
 
 let folder: string
@@ -113,10 +114,7 @@ describe('a coordinator, whole', () => {
   )
 
   test('a listener that isn’t there yet is called once it is, and no attempt is counted before', async () => {
-    const placeholder = createServer()
-    await new Promise<void>((resolve) => placeholder.listen(0, '127.0.0.1', resolve))
-    const { port } = placeholder.address() as AddressInfo
-    await new Promise((resolve) => placeholder.close(resolve))
+    const port = await freePort()
     const coordinator = await start({
       listen: false,
       participants: { audit: { url: `http://127.0.0.1:${port}`, handlers: ['log'] } },

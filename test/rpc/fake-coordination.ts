@@ -81,11 +81,11 @@ export class FakeCoordination implements Coordination {
   }
 }
 
-/** Waits until a condition holds; fails after five seconds. */
+/** Waits until a condition holds; fails after twenty seconds. */
 export async function until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
-  const end = Date.now() + 5000
+  const end = performance.now() + 20_000
   while (!(await condition())) {
-    if (Date.now() > end) throw new Error(`never came true: ${what}`)
+    if (performance.now() > end) throw new Error(`never came true: ${what}`)
     await new Promise((resolve) => setTimeout(resolve, 5))
   }
 }

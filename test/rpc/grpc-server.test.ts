@@ -160,18 +160,19 @@ describe('gRPC', () => {
     expect(error.code).toBe('unsupported')
   })
 
-  test('the deadline reaches the engine, and its word at the deadline reaches the caller', async () => {
+  test('the deadline reaches the engine, less what its word at the deadline takes to the caller', async () => {
     const before = Date.now()
     fake.holding = true
     const held = failure(
-      call(PREPARE, toBinary(PrepareRequestSchema, create(PrepareRequestSchema)), { timeoutMs: 1000 }),
+      call(PREPARE, toBinary(PrepareRequestSchema, create(PrepareRequestSchema)), { timeoutMs: 20_000 }),
     )
     await until(() => fake.requests.length === 1, 'the call is under way')
     const { deadlineMs } = fake.requests[0]!.options
-    expect(deadlineMs).toBeGreaterThan(before + 900)
-    expect(deadlineMs).toBeLessThan(Date.now() + 990)
+    expect(deadlineMs).toBeGreaterThan(before + 19_900)
+    expect(deadlineMs).toBeLessThan(Date.now() + 19_990)
     fake.failure = new EscrowError('uncertain', 'not known to be durable')
-    setTimeout(() => fake.release(), deadlineMs - Date.now())
+    // At once: on a busy machine the margin may be over before the word is there, and then nobody promises anything.
+    fake.release()
     expect(errorFromGrpc(await held)).toMatchObject({ code: 'uncertain', message: 'not known to be durable' })
   })
 

@@ -199,6 +199,23 @@ describe('an attempt whose time is over', () => {
     expect(room).toContain('default inventory/reserve')
   })
 
+  test('is unknown also when it began while another one was given up', () => {
+    // Sessions are looked at in the order in which they came: this one is through when the other's time-out gives it a call.
+    const one = join('', { register: false })
+    const two = join()
+    const begun: DeliveryOutcome[][] = []
+    const request = { namespace: 'default', body: new Uint8Array(3), timeoutMs: 1_000 } as DeliverRequest
+    participants.deliver(destination, request, '', () => {
+      two.participation.pause()
+      one.participation.register(names())
+      begun.push(deliver(participants, { timeoutMs: 500 }))
+    })
+    runtime.pass(1_100)
+    expect([begun.length, begun[0]?.length, one.sent.length]).toEqual([1, 0, 1])
+    runtime.pass(600)
+    expect(begun[0]).toMatchObject([{ outcome: 'unknown' }])
+  })
+
   test('costs no timer while nothing is in flight', () => {
     const one = join()
     deliver(participants, { timeoutMs: 1000 })

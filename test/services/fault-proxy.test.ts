@@ -40,7 +40,7 @@ async function client(): Promise<Client> {
     socket,
     received: () => received,
     error: () => error,
-    until: (condition) => expect.poll(condition, { interval: 5, timeout: 5_000 }).toBe(true),
+    until: (condition) => expect.poll(condition, { interval: 5, timeout: 20_000 }).toBe(true),
   }
 }
 

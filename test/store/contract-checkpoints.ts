@@ -20,6 +20,32 @@ export function checkpointContract(bench: StoreBench): void {
       expect(claimed).toMatchObject({ head: 3, checkpointed: 3, clock: { wallMs: NOON_MS, logMs: 3 } })
     })
 
+    test('a row that was new is replaced, taken from the due index and moved like any other', async () => {
+      const handle = await bench.store.log.claim(0)
+      await appendAll(handle, 1, 3)
+      const news = ['default/a', 'default/b'].map((name) => ({
+        ...rowOf(name, 1, { dueLogMs: 5 }),
+        isNew: true,
+      }))
+      await bench.store.images.checkpoint(handle, checkpointOf(1, ...news))
+      const due = async () =>
+        (await bench.store.images.due(0, 'log', 100, undefined, 10)).map(
+          (each) => `${each.key} ${each.dueMs}`,
+        )
+      expect(await due()).toEqual(['default/a 5', 'default/b 5'])
+      const changed = [
+        rowOf('default/a', 2, { dueLogMs: 7 }),
+        rowOf('default/b', 3, { finishedAtMs: NOON_MS }),
+      ]
+      await bench.store.images.checkpoint(handle, checkpointOf(3, ...changed))
+      expect(await due()).toEqual(['default/a 7'])
+      const rows = await bench.store.images.load([key('default/a'), key('default/b')])
+      expect(rows).toMatchObject([
+        { sequence: 2, finishedAtMs: 0 },
+        { sequence: 3, finishedAtMs: NOON_MS },
+      ])
+    })
+
     test("a zombie's checkpoint is fenced and changes nothing", async () => {
       const zombie = await bench.store.log.claim(0)
       await appendAll(zombie, 1, 2)

@@ -1,4 +1,4 @@
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import { createServer, type Socket } from 'node:net'
 import { type Client, Server, ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-js'
 import { afterEach, describe, expect, test } from 'vitest'
@@ -181,11 +181,8 @@ describe.each([
 
 describe('a stream over gRPC', () => {
   test('that nobody listens for is disconnected', async () => {
-    const server = createServer()
-    await once(server.listen(0, '127.0.0.1'), 'listening')
-    const { port } = server.address() as { port: number }
-    await new Promise((resolve) => server.close(resolve))
-    const record = recorded(openGrpcStream(`127.0.0.1:${port}`))
+    // A port that is not among those that are given to whoever asks for any.
+    const record = recorded(openGrpcStream('127.0.0.1:1'))
     await until(() => record.ends.length > 0, 'it was told')
     expect(record.ends).toMatchObject([{ code: 'disconnected' }])
   })
@@ -294,6 +291,27 @@ describe('a stream over gRPC', () => {
     )
     expect(atCoordinator.items.filter((item) => item.type === 'command')).toHaveLength(sent)
     service.send(command(101))
+  })
+
+  test('lets a frame leave at 64 KiB, without waiting for the end of the turn, and the rest at that end', () => {
+    const written: Buffer[] = []
+    const deferred: (() => void)[] = []
+    const call = Object.assign(new EventEmitter(), { write: (frame: Buffer) => written.push(frame) })
+    const stream = coordinatorStream(call as unknown as ServerDuplexStream<Buffer, Buffer>, {
+      defer: (callback) => deferred.push(callback),
+    })
+    const body = new Uint8Array(1_000)
+    let sent = 0
+    while (written.length === 0 && sent < 100) stream.send(delivery(++sent, body))
+    expect(sent).toBeGreaterThan(55)
+    expect(sent).toBeLessThan(66)
+    expect(written[0]?.length).toBeGreaterThanOrEqual(64 << 10)
+    expect(written[0]?.length).toBeLessThan((64 << 10) + 1_200)
+    stream.send(delivery(++sent, body))
+    expect([written.length, deferred.length]).toEqual([1, 1])
+    deferred[0]?.()
+    expect(written.length).toBe(2)
+    expect(written[1]?.length).toBeLessThan(1_200)
   })
 
   test('keeps to the frame limit of the welcome', async () => {

@@ -161,6 +161,8 @@ class AssembledCoordinator implements Coordinator {
   readonly cancel: Coordinator['cancel'] = (request, options) => this.#request('cancel', request, options)
   readonly complete: Coordinator['complete'] = (request, options) =>
     this.#request('complete', request, options)
+  readonly migrateSaga: Coordinator['migrateSaga'] = (request, options) =>
+    this.#request('migrateSaga', request, options)
 
   get addresses(): Coordinator['addresses'] {
     return this.#addresses

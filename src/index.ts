@@ -27,6 +27,7 @@ export type {
   ListRequest,
   ListResponse,
   MessageStatus,
+  MigrateRequest,
   PrepareRequest,
   PrepareResponse,
   Registration,

@@ -35,7 +35,7 @@ import {
 } from './chart-turn.ts'
 import { type NodeConfig, Rewriting } from './driven-config.ts'
 import { CONTEXT_BYTES_MAX, checkJson } from './json.ts'
-import type { Json, MachineState, SagaEvent, Turn } from './program.ts'
+import type { Json, MachineState, RunningParts, SagaEvent, Turn } from './program.ts'
 
 export type { AnyStateMachine, AnyStateNode } from 'xstate'
 
@@ -189,11 +189,13 @@ export class Statechart {
     return (state as ChartState).snapshot.context
   }
 
+  /** Whether a state waits for this signal. */
+  takes(state: MachineState, signal: string): boolean {
+    return (state as ChartState).snapshot._nodes.some((node) => node.transitions.has(signal))
+  }
+
   /** What of a state runs: invocations and timers that are not spent. */
-  running(state: MachineState): {
-    readonly invocations: readonly string[]
-    readonly timers: readonly string[]
-  } {
+  running(state: MachineState): RunningParts {
     const { snapshot, activity } = state as ChartState
     const draft = new TurnDraft(activity, '')
     stopAll(snapshot, draft)

@@ -243,7 +243,7 @@ class AssembledCoordinator implements Coordinator {
   }
 
   #makeEngine(): Engine {
-    const { limits, checkBack, retry, namespaces, retentionMs, sagas } = this.#config
+    const { limits, checkBack, retry, namespaces, retentionMs, sagas, participantLimits } = this.#config
     return new Engine({
       openStore: async () => {
         const opened = this.#opened
@@ -261,6 +261,7 @@ class AssembledCoordinator implements Coordinator {
       namespaces,
       brokers: [...this.#brokers.keys()],
       retentionMs,
+      participantLimits,
       bounds: this.#dependencies.bounds ?? {},
       onListener: (listener) => this.#listen(listener),
       log: this.#log,

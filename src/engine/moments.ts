@@ -150,6 +150,6 @@ export class BatchMoment implements TransactionMoment {
   }
 
   routeOf(address: StepAddress): Route | undefined {
-    return this.#options.steps.route(address)
+    return this.#options.steps.enter(address)
   }
 }

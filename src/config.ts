@@ -4,32 +4,22 @@
  */
 import { resolve } from 'node:path'
 import type { Broker } from './broker/broker.ts'
-import type { Registration } from './core/api.ts'
+import { choice, deepFreeze, integer, invalid, list, record, text } from './config-fields.ts'
+import {
+  type ListeningParticipant,
+  type ParticipantLimits,
+  type ParticipantSettings,
+  parseParticipants,
+} from './config-participants.ts'
 import { DEFAULT_LIMITS, type Limits } from './core/envelope.ts'
-import { EscrowError } from './core/errors.ts'
-import { type Namespace, parseName, parseNamespace } from './core/ids.ts'
-import { parseListenerUrl } from './core/listener-url.ts'
+import { type Namespace, parseName } from './core/ids.ts'
 import type { CheckBackPolicy, RetryPolicy } from './core/message.ts'
 import type { SagaDefinition } from './core/saga/define.ts'
 
+export type { ParticipantSettings } from './config-participants.ts'
+
 /** Makes a broker when the coordinator starts; called once. */
 export type BrokerFactory = () => Broker | Promise<Broker>
-
-/** A participant that listens and is called, as it stands in the configuration. */
-export interface ListeningParticipantOptions {
-  /** `grpc://host:port` or `http://host:port`. */
-  readonly url: string
-  /** The handlers that it has, each reached as `service/handler`. Default: none. */
-  readonly handlers?: readonly string[] | undefined
-  /** The steps of sagas that it has. Default: none. */
-  readonly steps?: readonly string[] | undefined
-  /** The checkers that it has. Default: none. */
-  readonly checkers?: readonly string[] | undefined
-  /** The database of its barrier, as its barrier tells it. Default: none. */
-  readonly databaseId?: string | undefined
-  /** Default `default`. */
-  readonly namespace?: string | undefined
-}
 
 /** What may be configured. Every field has a default, and every number a bound that its error names. */
 export interface EscrowOptions {
@@ -59,16 +49,8 @@ export interface EscrowOptions {
   readonly brokers?: Readonly<Record<string, Broker | BrokerFactory>> | undefined
   /** The sagas that it drives, several versions side by side. Default: none; routing slips need none. */
   readonly sagas?: readonly SagaDefinition<never, unknown>[] | undefined
-  /** The participants that listen, by service. Others connect by themselves. Default: none. */
-  readonly participants?: Readonly<Record<string, ListeningParticipantOptions>> | undefined
-}
-
-/** A participant that listens, parsed. */
-export interface ListeningParticipant {
-  readonly namespace: Namespace
-  readonly service: string
-  readonly url: string
-  readonly registration: Registration
+  /** Participants by service: where those are called that listen, and what all are held to. Default: none. */
+  readonly participants?: Readonly<Record<string, ParticipantSettings>> | undefined
 }
 
 const parsed: unique symbol = Symbol('escrow.config')
@@ -91,7 +73,10 @@ export interface Config {
   readonly brokers: ReadonlyMap<string, BrokerFactory>
   /** By name and version. */
   readonly sagas: ReadonlyMap<string, SagaDefinition<never, unknown>>
+  /** Those that listen. */
   readonly participants: readonly ListeningParticipant[]
+  /** Those that are held to something. */
+  readonly participantLimits: readonly ParticipantLimits[]
 }
 
 const DAY_MS = 86_400_000
@@ -173,9 +158,7 @@ export function parseConfig(...layers: readonly EscrowOptions[]): Config {
     drainMsMax: integer('drainMsMax', options.drainMsMax ?? 10_000, 0, 3_600_000),
     brokers: parseBrokers(options.brokers),
     sagas: parseSagas(options.sagas),
-    participants: Object.entries(options.participants ?? {}).map(([service, given]) =>
-      parseParticipant(service, given, namespaces),
-    ),
+    ...parseParticipants(options.participants, namespaces),
   })
 }
 
@@ -303,74 +286,4 @@ function parseSagas(given: EscrowOptions['sagas']): Config['sagas'] {
     sagas.set(name, definition)
   }
   return sagas
-}
-
-function parseParticipant(
-  service: string,
-  given: unknown,
-  namespaces: readonly string[],
-): ListeningParticipant {
-  const name = `participants.${service}`
-  parseName('participants: service', service)
-  const options = record(name, given, ['url', 'handlers', 'steps', 'checkers', 'databaseId', 'namespace'])
-  const namespace = parseNamespace(text(`${name}.namespace`, options.namespace ?? 'default'))
-  if (!namespaces.includes(namespace))
-    throw invalid(`${name}.namespace`, namespace, `one of namespaces: ${namespaces.join(', ')}`)
-  return {
-    namespace,
-    service,
-    url: parseListenerUrl(text(`${name}.url`, options.url)).url,
-    registration: {
-      handlers: list(`${name}.handlers`, options.handlers ?? []),
-      steps: list(`${name}.steps`, options.steps ?? []),
-      checkers: list(`${name}.checkers`, options.checkers ?? []),
-      databaseId: text(`${name}.databaseId`, options.databaseId ?? ''),
-    },
-  }
-}
-
-function invalid(option: string, value: unknown, bound: string): EscrowError {
-  const shown = typeof value === 'string' ? JSON.stringify(value.slice(0, 100)) : String(value)
-  return new EscrowError('invalidArgument', `option ${option}: ${shown} is not ${bound}`, {
-    details: { option },
-  })
-}
-
-function integer(option: string, value: unknown, min: number, max: number): number {
-  const isWithin = Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max
-  if (!isWithin) throw invalid(option, value, `a whole number, ${min}-${max}`)
-  return value as number
-}
-
-function text(option: string, value: unknown): string {
-  if (typeof value !== 'string') throw invalid(option, value, 'a string')
-  return value
-}
-
-function choice<Value>(option: string, value: Value, allowed: readonly Value[]): Value {
-  if (!allowed.includes(value)) throw invalid(option, value, `one of ${allowed.join(', ')}`)
-  return value
-}
-
-function list(option: string, value: unknown): readonly string[] {
-  if (!Array.isArray(value)) throw invalid(option, value, 'a list of names')
-  return value.map((each, at) => parseName(`option ${option}[${at}]:`, text(`${option}[${at}]`, each)))
-}
-
-function record(
-  option: string,
-  value: unknown,
-  known?: readonly string[],
-): Readonly<Record<string, unknown>> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw invalid(option, value, 'an object')
-  const stranger = known && Object.keys(value).find((name) => !known.includes(name))
-  if (stranger !== undefined) throw invalid(option, stranger, `an option: known are ${known?.join(', ')}`)
-  return value as Readonly<Record<string, unknown>>
-}
-
-function deepFreeze<Value>(value: Value): Value {
-  if (typeof value === 'object' && value !== null && !Object.isFrozen(value))
-    Object.values(Object.freeze(value)).forEach(deepFreeze)
-  return value
 }

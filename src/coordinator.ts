@@ -161,6 +161,8 @@ class AssembledCoordinator implements Coordinator {
   readonly cancel: Coordinator['cancel'] = (request, options) => this.#request('cancel', request, options)
   readonly complete: Coordinator['complete'] = (request, options) =>
     this.#request('complete', request, options)
+  readonly migrateSaga: Coordinator['migrateSaga'] = (request, options) =>
+    this.#request('migrateSaga', request, options)
 
   get addresses(): Coordinator['addresses'] {
     return this.#addresses
@@ -241,7 +243,7 @@ class AssembledCoordinator implements Coordinator {
   }
 
   #makeEngine(): Engine {
-    const { limits, checkBack, retry, namespaces, retentionMs, sagas } = this.#config
+    const { limits, checkBack, retry, namespaces, retentionMs, sagas, participantLimits } = this.#config
     return new Engine({
       openStore: async () => {
         const opened = this.#opened
@@ -259,6 +261,7 @@ class AssembledCoordinator implements Coordinator {
       namespaces,
       brokers: [...this.#brokers.keys()],
       retentionMs,
+      participantLimits,
       bounds: this.#dependencies.bounds ?? {},
       onListener: (listener) => this.#listen(listener),
       log: this.#log,

@@ -5,7 +5,7 @@ export {
   type Config,
   defineConfig,
   type EscrowOptions,
-  type ListeningParticipantOptions,
+  type ParticipantSettings,
   parseConfig,
 } from './config.ts'
 export {
@@ -27,6 +27,7 @@ export type {
   ListRequest,
   ListResponse,
   MessageStatus,
+  MigrateRequest,
   PrepareRequest,
   PrepareResponse,
   Registration,

@@ -32,13 +32,15 @@ export interface ClientCommand {
   >
   /** The names of what it takes without a name of an option. */
   readonly takes: readonly string[]
+  /** They may all be left out. */
+  readonly isOptional?: boolean
   /** Resolves to the exit code, if that isn't 0. */
   run(given: Given): Promise<number | undefined>
 }
 
 /** Makes the command: its help, its options, its session. */
 export function define(definition: ClientCommand): Command {
-  const { name, summary, usage, help = '', flags = {}, takes } = definition
+  const { name, summary, usage, help = '', flags = {}, takes, isOptional = false } = definition
   return {
     name,
     summary,
@@ -48,7 +50,9 @@ export function define(definition: ClientCommand): Command {
         allowPositionals: true,
         options: { ...CLIENT_FLAGS, ...flags },
       })
-      if (positionals.length !== takes.length) throw new UsageError(`usage: escrow ${name} ${usage}`)
+      const isLeftOut = isOptional && positionals.length === 0
+      if (positionals.length !== takes.length && !isLeftOut)
+        throw new UsageError(`usage: escrow ${name} ${usage}`)
       const options = clientOptions(values)
       let opened: Promise<Session> | undefined
       const session = () => {

@@ -8,6 +8,7 @@ import { health } from './health.ts'
 import { commit, compensate, get, list, retry, rollback, skip } from './operate.ts'
 import { sagaCancel, sagaComplete, sagaSignal, sagaSlip, sagaStart } from './saga.ts'
 import { sagaDiagram, sagaList } from './saga-definitions.ts'
+import { sagaMigrate } from './saga-migrate.ts'
 import { serve } from './serve.ts'
 
 const COMMANDS: readonly Command[] = [
@@ -24,6 +25,7 @@ const COMMANDS: readonly Command[] = [
   sagaSignal,
   sagaCancel,
   sagaComplete,
+  sagaMigrate,
   sagaList,
   sagaDiagram,
   explain,

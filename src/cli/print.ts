@@ -1,6 +1,7 @@
 import type { ExecutionView, ListResponse, SagaView, TransactionView } from '../core/api.ts'
 
-const time = (ms: number): string => (ms === 0 ? '-' : new Date(ms).toISOString())
+/** A wall-clock time for people; `-` for none. */
+export const time = (ms: number): string => (ms === 0 ? '-' : new Date(ms).toISOString())
 
 /** Texts come from services and participants: a control character in one must not steer the terminal that shows it. */
 const shown = (text: string): string => text.replace(/\p{Cc}/gu, '?')

@@ -218,6 +218,12 @@ export interface CancelRequest extends TransactionRef {
   readonly reason?: string | undefined
 }
 
+/** Asks to go on with another version of a saga's definition. */
+export interface MigrateRequest extends TransactionRef {
+  /** From 1: no default, so that nobody migrates by mistake. */
+  readonly toVersion: number
+}
+
 /** Says how a step ended that was answered `later`. */
 export interface CompleteRequest extends ExecutionRef {
   readonly response: StepResponse
@@ -239,6 +245,7 @@ export interface Operations {
   signal: { request: SignalRequest; response: StatusResponse }
   cancel: { request: CancelRequest; response: StatusResponse }
   complete: { request: CompleteRequest; response: StatusResponse }
+  migrateSaga: { request: MigrateRequest; response: StatusResponse }
 }
 
 /** The name of an operation. */

@@ -42,6 +42,12 @@ export const ERROR_CODES = {
   definitionChanged: refused(
     'Give the changed definition a new version: sagas that run keep the one that they began with.',
   ),
+  noMigration: refused(
+    'Declare `migrations`, with a function by the number of the version that runs, in the version that the saga is to go on with.',
+  ),
+  migrationFailed: refused(
+    'Nothing has changed: correct the migration, or the steps of the new version, as the message says, and repeat.',
+  ),
   pastPivot: refused(
     'The pivot was sent, so that the saga only goes forward: wait for its end, and undo it by another transaction.',
   ),

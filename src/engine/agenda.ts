@@ -13,18 +13,24 @@ import { CheckBacks } from './check-backs.ts'
 import { Deliveries } from './deliveries.ts'
 import { DueScan } from './due-scan.ts'
 import { type Entry, plus } from './entry.ts'
+import type { ParticipantGates } from './gates.ts'
 import type { Outlet } from './outlet.ts'
 import type { Programs } from './programs.ts'
 import type { StepName, StepOutlet } from './step-outlet.ts'
 import { Steps } from './steps.ts'
 
+/** What calls of steps go through. */
+export interface StepParts {
+  readonly stepOutlet: StepOutlet
+  readonly programs: Programs
+  readonly participantGates: ParticipantGates
+}
+
 /** What an agenda needs of its log. */
-export interface AgendaOptions {
+export interface AgendaOptions extends StepParts {
   readonly store: Store
   readonly log: number
   readonly outlet: Outlet
-  readonly stepOutlet: StepOutlet
-  readonly programs: Programs
   readonly bounds: LogBounds
   readonly limits: Limits
   readonly clock: () => LogClock
@@ -64,6 +70,7 @@ export class Agenda {
       outlet,
       stepOutlet,
       programs,
+      participantGates,
       bounds,
       limits,
       submit,
@@ -81,7 +88,9 @@ export class Agenda {
       missedMax: bounds.missedMax,
       timeoutMs: bounds.checkBackTimeoutMs,
     })
-    this.steps = new Steps({ outlet, stepOutlet, programs, clock, submit, released, heldMax: bounds.heldMax })
+    const { heldMax } = bounds
+    const ofSagas = { stepOutlet, programs, participantGates, clock }
+    this.steps = new Steps({ ...ofSagas, outlet, submit, released, heldMax })
     this.#dueScan = new DueScan({ store, log, due, failing })
   }
 

@@ -22,7 +22,9 @@ import type { SagaProgram } from '../core/saga/program.ts'
 import type { Store } from '../store/store.ts'
 import { DEFAULT_BOUNDS, type LogBounds } from './bounds.ts'
 import type { Coordination, OpenedSession, Reply, RequestOptions } from './coordination.ts'
+import { Degradation } from './degradation.ts'
 import { Question } from './entry.ts'
+import { ParticipantGates, type ParticipantLimits } from './gates.ts'
 import { list } from './listing.ts'
 import { LogDriver } from './log-driver.ts'
 import { Minting, openSession } from './minting.ts'
@@ -54,6 +56,8 @@ export interface EngineOptions {
   /** How long what has ended is remembered, and an id given by a caller is an idempotency key. Milliseconds. */
   readonly retentionMs: number
   readonly bounds?: Partial<LogBounds>
+  /** What calls of steps to participants are held to, over all definitions. Default: nothing. */
+  readonly participantLimits?: readonly ParticipantLimits[]
   /** Told of each service that listens: those known at the start, and each change. */
   readonly onListener: (listener: Listener) => void
   /** Told what an operator should see. */
@@ -73,9 +77,8 @@ export class Engine implements Coordination {
   #opened: { readonly names: Names; readonly minting: Minting } | undefined
   #drivers: (LogDriver | undefined)[] = []
   #phase: 'starting' | 'ready' | 'draining' = 'starting'
-  #degraded = ''
-  /** By log: the store doesn't answer it. */
-  readonly #failing = new Map<number, string>()
+  readonly #degradation: Degradation
+  readonly #participantGates: ParticipantGates
   #recovery: Promise<void> | undefined
   /** A log stopped while the store was being opened: it is opened once more. */
   #isReopenNeeded = false
@@ -85,7 +88,9 @@ export class Engine implements Coordination {
     this.#options = options
     this.limits = options.limits
     this.#bounds = { ...DEFAULT_BOUNDS, ...options.bounds }
-    const { sagas, compileSlip, log } = options
+    const { sagas, compileSlip, log, runtime, participantLimits = [] } = options
+    this.#degradation = new Degradation(log)
+    this.#participantGates = new ParticipantGates(participantLimits, () => runtime.monotonic())
     const missing = (saga: string, version: number): void =>
       log('error', `saga ${saga} version ${version} isn't defined here any more: its sagas wait for it`)
     this.#programs = new Programs({ programs: sagas, compileSlip, missing })
@@ -136,12 +141,13 @@ export class Engine implements Coordination {
         outlet: this.#options.outlet,
         stepOutlet: this.#options.stepOutlet,
         programs: this.#programs,
+        participantGates: this.#participantGates,
         sagaLimits: this.#options.sagaLimits,
         bounds: this.#bounds,
         limits: this.limits,
         notFound: (id) => this.#notFound(id),
         onStopped: (error) => this.#stopped(at, error),
-        onDegraded: (reason) => this.#degradeLog(at, reason),
+        onDegraded: (reason) => this.#degradation.ofLog(at, reason),
       })
       await driver.start()
       // Not before: what holds a key back must be in memory when the first request comes.
@@ -151,23 +157,10 @@ export class Engine implements Coordination {
     }
   }
 
-  #degrade(reason: string): void {
-    if (reason !== '' && this.#degraded === '') this.#options.log('warn', `the store is away: ${reason}`)
-    if (reason === '' && this.#degraded !== '') this.#options.log('info', 'the store is back')
-    this.#degraded = reason
-  }
-
-  #degradeLog(at: number, reason: string): void {
-    if (reason === '') this.#failing.delete(at)
-    else this.#failing.set(at, reason)
-    const [first = ''] = this.#failing.values()
-    this.#degrade(first)
-  }
-
   #stopped(at: number, error: EscrowError): void {
     this.#drivers[at] = undefined
     if (this.#phase === 'draining') return
-    this.#degradeLog(at, `log ${at} stopped: ${error.message}`)
+    this.#degradation.ofLog(at, `log ${at} stopped: ${error.message}`)
     if (error.code === 'internal') this.#options.log('error', error.stack ?? error.message)
     // Another writer has it now: it isn't ours to take back.
     if (error.code !== 'notOwner') this.#recover()
@@ -193,11 +186,11 @@ export class Engine implements Coordination {
       this.#isReopenNeeded = false
       try {
         await this.#open()
-        this.#failing.clear()
-        if (!this.#isReopenNeeded) this.#degrade('')
+        this.#degradation.forget()
+        if (!this.#isReopenNeeded) this.#degradation.of('')
       } catch (thrown) {
         this.#isReopenNeeded = true
-        this.#degrade(EscrowError.from(thrown).message)
+        this.#degradation.of(EscrowError.from(thrown).message)
       }
     }
   }
@@ -222,9 +215,9 @@ export class Engine implements Coordination {
 
   health(): ReturnType<Coordination['health']> {
     if (this.#phase !== 'ready') return { state: this.#phase, reason: this.#phase }
-    return this.#degraded === ''
+    return this.#degradation.reason === ''
       ? { state: 'ready', reason: '' }
-      : { state: 'degraded', reason: this.#degraded }
+      : { state: 'degraded', reason: this.#degradation.reason }
   }
 
   openSession(): OpenedSession {
@@ -350,7 +343,7 @@ export class Engine implements Coordination {
     const driver = this.#drivers[Math.floor((slotOf(id) * this.#drivers.length) / SLOTS)]
     if (driver !== undefined) return driver
     throw this.#recovery !== undefined || this.#phase !== 'ready'
-      ? new EscrowError('storeUnavailable', this.#degraded || 'the log is being recovered')
+      ? new EscrowError('storeUnavailable', this.#degradation.reason || 'the log is being recovered')
       : new EscrowError('notOwner', 'another writer has this log')
   }
 
@@ -369,7 +362,7 @@ export class Engine implements Coordination {
 
   async #list(namespace: Namespace, request: ListRequest, reply: Reply): Promise<void> {
     try {
-      if (this.#store === undefined) throw new EscrowError('storeUnavailable', this.#degraded)
+      if (this.#store === undefined) throw new EscrowError('storeUnavailable', this.#degradation.reason)
       const response = await list(this.#store, namespace, request, {
         asOfMs: Math.min(...this.#drivers.map((driver) => driver?.asOfMs ?? 0)),
         outagesMsOf: ({ head }) => this.#driver(head.id).outagesMs,

@@ -26,7 +26,7 @@ import type { StoredImage } from '../store/images.ts'
 import type { LogClock, LogHandle } from '../store/log.ts'
 import type { Store } from '../store/store.ts'
 import { decodeTransactionImage } from '../store/transaction-record.ts'
-import { Agenda } from './agenda.ts'
+import { Agenda, type StepParts } from './agenda.ts'
 import { Answers } from './answers.ts'
 import { Appender } from './appender.ts'
 import { Batches, type Release } from './batch.ts'
@@ -38,19 +38,15 @@ import { Failures } from './failures.ts'
 import { Loader, loadImages, type Pending } from './loader.ts'
 import { BatchMoment, LogTime } from './moments.ts'
 import type { Outlet } from './outlet.ts'
-import type { Programs } from './programs.ts'
 import type { Recovered } from './recovery.ts'
-import type { StepOutlet } from './step-outlet.ts'
 
 /** What a log needs of the world. */
-export interface LogDriverOptions {
+export interface LogDriverOptions extends StepParts {
   readonly store: Store
   readonly handle: LogHandle
   readonly recovered: Recovered
   readonly runtime: Runtime
   readonly outlet: Outlet
-  readonly stepOutlet: StepOutlet
-  readonly programs: Programs
   readonly sagaLimits: SagaLimits
   readonly bounds: LogBounds
   readonly limits: Limits
@@ -119,6 +115,7 @@ export class LogDriver {
       outlet: options.outlet,
       stepOutlet: options.stepOutlet,
       programs,
+      participantGates: options.participantGates,
       bounds,
       limits: options.limits,
       clock: () => this.#moment,
@@ -212,6 +209,7 @@ export class LogDriver {
     if (this.#stopped !== undefined) return
     this.#stopped = error
     this.#cancelTick()
+    this.#agenda.steps.stop()
     const message = `the log stopped before its outcome was known: ${error.message}`
     const uncertain = new EscrowError('uncertain', message, { cause: error })
     for (const release of this.#appender.stop()) if (release instanceof Question) release.reply(uncertain)
@@ -259,6 +257,7 @@ export class LogDriver {
     try {
       sequence = this.#batches.record(undefined, decision.next)
     } catch (error) {
+      this.#agenda.steps.undecided()
       this.#answers.refuse(question, EscrowError.from(error))
       return
     }
@@ -320,6 +319,7 @@ export class LogDriver {
     question: Question | undefined,
     error: EscrowError,
   ): void {
+    this.#agenda.steps.undecided()
     if (question !== undefined) this.#answers.refuse(question, error)
     // Anything but a refusal is a broken invariant, and the log must not limp on.
     if (error.code !== 'tooLarge') {

@@ -145,7 +145,11 @@ export class BatchMoment implements TransactionMoment {
     return this.#options.programs.of(head)
   }
 
+  definition(saga: string, version: number): SagaProgram | undefined {
+    return this.#options.programs.at(saga, version)
+  }
+
   routeOf(address: StepAddress): Route | undefined {
-    return this.#options.steps.route(address)
+    return this.#options.steps.enter(address)
   }
 }

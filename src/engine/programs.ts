@@ -62,6 +62,11 @@ export class Programs {
       : new EscrowError('unknownSaga', `saga ${JSON.stringify(saga)} is not defined here`)
   }
 
+  /** The definition of this name and version; undefined where it isn't here. */
+  at(saga: string, version: number): SagaProgram | undefined {
+    return this.#byName.get(saga)?.get(version)
+  }
+
   /** A routing slip's. Throws `invalidArgument`, `tooLarge`, `invalidSaga`. */
   slip(text: string): SagaProgram {
     const known = this.#slips.get(text)

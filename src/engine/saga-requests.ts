@@ -139,6 +139,15 @@ export function sagaCommandOf(operation: OperationRequest): SagaCommand | undefi
     }
     case 'cancel':
       return { type: 'cancelSaga', reason: (operation.request.reason ?? '').slice(0, REASON_CHARACTERS_MAX) }
+    case 'migrateSaga': {
+      const { toVersion } = operation.request
+      if (!Number.isSafeInteger(toVersion) || toVersion < 1)
+        throw new EscrowError(
+          'invalidArgument',
+          `toVersion is ${toVersion}, allowed are whole numbers from 1`,
+        )
+      return { type: 'migrateSaga', version: toVersion }
+    }
     case 'complete': {
       const { executionId, response } = operation.request
       if (response.outcome === 'later')

@@ -1,5 +1,8 @@
 /** What calls of steps are to a log: whom they go to, what they wait for, what became of them. */
+import type { DeliverRequest, StepRequest } from '../core/api.ts'
+import type { Headers } from '../core/envelope.ts'
 import { unreachable } from '../core/errors.ts'
+import { type Destination, destinationParts } from '../core/ids.ts'
 import type {
   NobodyCalled,
   SagaCommand,
@@ -12,6 +15,17 @@ import type { StepPolicy } from '../core/saga/program.ts'
 import type { DeliveryOutcome } from './outlet.ts'
 import { outcomeOf } from './saga-requests.ts'
 import type { StepOutcome as CallOutcome, StepName } from './step-outlet.ts'
+
+/** An execution and which half of it: `2 n` for its action, `2 n + 1` for its compensation. */
+export type StepCode = number
+
+/** The code of a half of an execution. */
+export const codeOf = (n: number, operation: StepOperation): StepCode =>
+  2 * n + (operation === 'action' ? 0 : 1)
+/** Which half a code means. */
+export const operationOf = (code: StepCode): StepOperation => (code % 2 === 0 ? 'action' : 'compensation')
+/** The number of the execution that a code means. */
+export const executionOf = (code: StepCode): number => Math.floor(code / 2)
 
 /** How an attempt ended, or that nobody was there. */
 export type AttemptOutcome = StepOutcome | NobodyCalled
@@ -38,8 +52,8 @@ export function calledAt(policy: StepPolicy, operation: StepOperation): StepName
 }
 
 /** What decides, beside its receiver, whether a call is taken. */
-export const kindOf = ({ head, policy, databaseId }: StepAddress): string =>
-  `${head.saga} ${head.version} ${policy.step} ${databaseId}`
+export const kindOf = ({ head, policy, operation, databaseId }: StepAddress): string =>
+  `${head.saga} ${head.version} ${policy.step} ${operation} ${databaseId}`
 
 /** Whom a call waits for. */
 export function receiverOf({ head, policy, operation }: StepAddress): string {
@@ -61,3 +75,29 @@ export function commandOf(due: Exclude<OutstandingSaga, { what: 'step' }>): Saga
       return unreachable(due)
   }
 }
+
+/** The message that a step sends, instead of the call that it would be. */
+export function publicationOf(
+  { namespace, transactionId, executionId, attempt, input, trace, timeoutMs }: StepRequest,
+  destination: Destination,
+  key: string,
+): DeliverRequest {
+  const to = destinationParts(destination)
+  return {
+    namespace,
+    transactionId,
+    executionId,
+    attempt,
+    service: to.kind === 'participant' ? to.service : to.broker,
+    handler: to.kind === 'participant' ? to.handler : to.topic,
+    body: input ?? EMPTY,
+    headers: NO_HEADERS,
+    key,
+    contentType: 'application/json',
+    trace,
+    timeoutMs,
+  }
+}
+
+const EMPTY = new Uint8Array(0)
+const NO_HEADERS: Headers = Object.freeze({})

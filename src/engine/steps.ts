@@ -4,38 +4,35 @@
  * | what is outstanding | because                                    | goes on when                                          |
  * |---------------------|--------------------------------------------|-------------------------------------------------------|
  * | busy                | a call is decided, or under way            | its outcome comes                                     |
- * | held                | nobody takes it now, or a limit is reached | there is room (`roomAt`), or a later look at limits   |
+ * | held                | nobody takes it now, or a limit is reached | there is room: of a receiver (`roomAt`), at a `Gate`  |
  * | asleep              | it is not yet due                          | its alarm                                             |
  * | without definition  | the coordinator that runs has none for it  | one that has starts                                   |
  */
-import type { DeliverRequest, StepRequest } from '../core/api.ts'
-import type { Headers } from '../core/envelope.ts'
-import { type Destination, destinationParts, type Namespace } from '../core/ids.ts'
-import {
-  type SagaCommand,
-  type SagaEffect,
-  type StepAddress,
-  type StepOperation,
-  stepRequestOf,
-} from '../core/saga/decision.ts'
+import type { Destination, Namespace } from '../core/ids.ts'
+import { type SagaCommand, type SagaEffect, type StepAddress, stepRequestOf } from '../core/saga/decision.ts'
 import type { OperationState } from '../core/saga/image.ts'
 import { awaitsOnlyAnswers, outstandingOfSaga } from '../core/saga/outstanding.ts'
-import type { StepPolicy } from '../core/saga/program.ts'
 import type { LogClock } from '../store/log.ts'
+import { Admissions } from './admissions.ts'
 import { type Entry, minus, plus } from './entry.ts'
-import type { DeliveryOutcome, Outlet, Route } from './outlet.ts'
+import { byRank, type Gate, Gates, type ParticipantGates, WaitingLine } from './gates.ts'
+import type { Outlet, Route } from './outlet.ts'
 import type { Programs } from './programs.ts'
 import {
   type AttemptOutcome,
   calledAt,
+  codeOf,
   commandOf,
+  executionOf,
   isPublication,
   kindOf,
+  operationOf,
   outcomeOfCall,
   outcomeOfDelivery,
+  publicationOf,
   receiverOf,
+  type StepCode,
 } from './step-calls.ts'
-import { StepLimits } from './step-limits.ts'
 import type { StepOutlet } from './step-outlet.ts'
 
 interface Place {
@@ -45,13 +42,14 @@ interface Place {
 }
 
 /** Held calls of one step to one database, in the order in which they came: if nobody takes the first, nobody takes any. */
-type Line = Set<Place>
+type Line = WaitingLine<Place>
 
 /** What steps need of their log. */
 export interface StepsOptions {
   readonly outlet: Outlet
   readonly stepOutlet: StepOutlet
   readonly programs: Programs
+  readonly participantGates: ParticipantGates
   readonly submit: (entry: Entry, command: SagaCommand) => void
   /** Called when an entry that was pinned may have become idle. */
   readonly released: (entry: Entry) => void
@@ -59,13 +57,6 @@ export interface StepsOptions {
   /** How many calls of this log may be held in memory; further ones are postponed in the store. */
   readonly heldMax: number
 }
-
-/** An execution and which half of it: `2 n` for its action, `2 n + 1` for its compensation. */
-export type StepCode = number
-
-const codeOf = (n: number, operation: StepOperation): StepCode => 2 * n + (operation === 'action' ? 0 : 1)
-const operationOf = (code: StepCode): StepOperation => (code % 2 === 0 ? 'action' : 'compensation')
-const executionOf = (code: StepCode): number => Math.floor(code / 2)
 
 /** How many held calls one call for room may set going, so that a crowd doesn't outrun the window that it was told of. */
 const OFFERED_AT_ONCE_MAX = 256
@@ -75,18 +66,24 @@ const DECIDED_AT_ONCE_MAX = 64
 /** The calls of steps of one log. */
 export class Steps {
   readonly #options: StepsOptions
-  readonly #limits = new StepLimits()
+  readonly #gates: Gates
   /** Held ones by namespace and receiver, then by what else decides who takes them. */
   readonly #held = new Map<string, Map<string, Line>>()
   readonly #places = new Map<Entry, readonly Place[]>()
   #heldCount = 0
-  /** Receivers to be looked at again without being told: more was held than was offered, or a limit was reached. */
+  /** Receivers to be looked at again without being told: more was held than was offered. */
   readonly #again = new Set<string>()
+  readonly #admissions = new Admissions()
+  /** The gate that turned the last call away; undefined where nobody took it, or somebody did. */
+  #turnedAwayBy: Gate | undefined
+  /** A gate gives room to a line: it needn't wait behind others again. */
+  #isServed = false
   /** The saga that is being looked at: what is decided meanwhile doesn't look at it once more. */
   #looking: Entry | undefined
 
   constructor(options: StepsOptions) {
     this.#options = options
+    this.#gates = new Gates(options.participantGates)
   }
 
   get heldCount(): number {
@@ -96,14 +93,29 @@ export class Steps {
   /** Who would take an attempt now; undefined when nobody would, or a limit is reached. Hot. */
   route(address: StepAddress): Route | undefined {
     const { head, policy, operation, databaseId } = address
-    if (!this.#limits.mayStart(head, policy, this.#options.clock().logMs)) {
-      this.#again.add(receiverOf(address))
+    this.#turnedAwayBy = undefined
+    for (const gate of this.#gates.of(address)) {
+      const { nowMs } = this.#gates
+      if (this.#isServed ? gate.isOpen(nowMs) : gate.admits(operation === 'compensation', nowMs)) continue
+      this.#turnedAwayBy = gate
       return undefined
     }
     const known = databaseId === '' ? undefined : databaseId
     if (isPublication(policy, operation))
       return this.#options.outlet.route(head.namespace, policy.destination as Destination, known)
     return this.#options.stepOutlet.routeStep(head.namespace, calledAt(policy, operation), known)
+  }
+
+  /** The same for a decision that lets the call leave if there is one. */
+  enter(address: StepAddress): Route | undefined {
+    const route = this.route(address)
+    if (route !== undefined) this.#admissions.enter(this.#gates.of(address))
+    return route
+  }
+
+  /** The decision under way came to nothing after all. */
+  undecided(): void {
+    this.#admissions.undecided()
   }
 
   /** Sees to what is next for a saga; returns the log time of the next thing to do, if any. */
@@ -174,9 +186,11 @@ export class Steps {
     const address = this.#addressOf(entry, code)
     if (address === undefined) return
     const place = { entry, code, address }
-    if (this.route(address) !== undefined && this.#dispatch(place)) return
+    const isTaken = this.route(address) !== undefined
+    const gate = this.#turnedAwayBy
+    if (isTaken && this.#dispatch(place)) return
     if (this.#heldCount >= this.#options.heldMax) this.#postpone(place)
-    else this.#stand(place)
+    else this.#stand(place, gate)
   }
 
   /** Has a call wait in the store. */
@@ -191,14 +205,18 @@ export class Steps {
     this.#options.submit(entry, { type: 'answerStep', n, operation: operationOf(code), attempt, outcome })
   }
 
-  /** Puts a call at the end of its line. */
-  #stand(place: Place): void {
+  /** Puts a call at the end of its line, which waits at the gate that turned it away. */
+  #stand(place: Place, gate?: Gate): void {
     const { entry, code, address } = place
     const name = receiverOf(address)
     const lines = this.#held.get(name) ?? new Map<string, Line>()
     this.#held.set(name, lines)
     const kind = kindOf(address)
-    lines.set(kind, (lines.get(kind) ?? new Set()).add(place))
+    const line =
+      lines.get(kind) ??
+      new WaitingLine(address.operation === 'compensation', (each) => this.#offerFirst(each))
+    lines.set(kind, line.add(place))
+    if (line.gate === undefined) gate?.wait(line)
     this.#places.set(entry, [...(this.#places.get(entry) ?? []), place])
     entry.held = plus(entry.held, code)
     this.#heldCount += 1
@@ -212,7 +230,10 @@ export class Steps {
     const lines = this.#held.get(name)
     const line = lines?.get(kind)
     line?.delete(place)
-    if (line?.size === 0) lines?.delete(kind)
+    if (line?.size === 0) {
+      line.gate?.forget(line)
+      lines?.delete(kind)
+    }
     if (lines?.size === 0) this.#held.delete(name)
     const places = this.#places.get(entry)?.filter((each) => each !== place) ?? []
     if (places.length === 0) this.#places.delete(entry)
@@ -251,9 +272,13 @@ export class Steps {
     if (lines === undefined) return
     let offered = 0
     const back: Place[] = []
-    for (const line of lines.values()) {
+    // What undoes goes first.
+    for (const line of byRank([...lines.values()])) {
       for (const place of line) {
-        if (this.route(place.address) === undefined) break
+        if (this.route(place.address) === undefined) {
+          if (line.gate === undefined) this.#turnedAwayBy?.wait(line)
+          break
+        }
         if (offered >= OFFERED_AT_ONCE_MAX) {
           this.#again.add(name)
           break
@@ -266,18 +291,43 @@ export class Steps {
     for (const place of back) this.#stand(place)
   }
 
+  /** A gate has room for the first of a line. False where the line is empty then, or waits for something else. */
+  #offerFirst(line: Line): boolean {
+    const [place] = line
+    if (place === undefined) return false
+    this.#isServed = true
+    try {
+      if (this.route(place.address) === undefined) {
+        this.#turnedAwayBy?.wait(line)
+        return false
+      }
+      this.#leave(place)
+      if (this.#dispatch(place)) return line.size > 0
+    } finally {
+      this.#isServed = false
+    }
+    this.#stand(place)
+    this.#again.add(receiverOf(place.address))
+    return false
+  }
+
   /** Goes on with what wasn't offered at once, and with what a limit held back. */
   sweep(): void {
     for (const name of [...this.#again]) this.#offer(name)
+    this.#gates.sweep()
+  }
+
+  /** The log is no longer this one's to run: neither what it has under way nor what waits counts for any gate. */
+  stop(): void {
+    this.#admissions.stop()
+    for (const lines of this.#held.values()) for (const line of lines.values()) line.gate?.forget(line)
   }
 
   /** A call is decided, and on its way as soon as that is durable. */
   decided(entry: Entry, effect: SagaEffect): void {
     const code = codeOf(effect.n, effect.type === 'StepCall' ? effect.operation : 'action')
     entry.busy = plus(entry.busy, code)
-    if (this.#limits.isUnused) return
-    const address = this.#addressOf(entry, code)
-    if (address !== undefined) this.#limits.started(address.head, address.policy)
+    this.#admissions.decided(entry, code)
   }
 
   /** Sends what was decided and is durable now. */
@@ -291,57 +341,37 @@ export class Steps {
     const half = operation === 'action' ? execution?.action : execution?.compensation
     const request = program && stepRequestOf(entry.saga, program, { n, operation, attempt })
     if (policy === undefined || request === undefined || half?.status === 'done') {
-      if (policy !== undefined) this.#limits.ended(head, policy)
-      this.#done(entry, codeOf(n, operation))
+      this.#gates.serve(this.#done(entry, codeOf(n, operation)))
       return
     }
     const databaseId = half?.databaseId ?? ''
+    const { outlet, stepOutlet } = this.#options
     if (isPublication(policy, operation)) {
-      const ended = (outcome: DeliveryOutcome) =>
-        this.#ended(entry, effect, policy, outcomeOfDelivery(outcome))
-      this.#publish(policy.destination as Destination, head.orderingKey, request, { databaseId, ended })
-    } else {
-      this.#options.stepOutlet.step(request, databaseId, (outcome) =>
-        this.#ended(entry, effect, policy, outcomeOfCall(outcome)),
+      const destination = policy.destination as Destination
+      outlet.deliver(
+        destination,
+        publicationOf(request, destination, head.orderingKey),
+        databaseId,
+        (outcome) => this.#ended(entry, effect, outcomeOfDelivery(outcome)),
       )
+    } else {
+      stepOutlet.step(request, databaseId, (outcome) => this.#ended(entry, effect, outcomeOfCall(outcome)))
     }
   }
 
-  #ended(entry: Entry, effect: SagaEffect, policy: StepPolicy, outcome: AttemptOutcome): void {
+  #ended(entry: Entry, effect: SagaEffect, outcome: AttemptOutcome): void {
     const { n, attempt } = effect
     const operation = effect.type === 'StepCall' ? effect.operation : 'action'
-    if (!this.#limits.isUnused) this.#limits.ended(entry.saga.head, policy)
-    this.#done(entry, codeOf(n, operation))
+    const left = this.#done(entry, codeOf(n, operation))
     this.#options.submit(entry, { type: 'answerStep', n, operation, attempt, outcome })
+    // Only now, so that what undoes the same saga next goes before the actions that wait.
+    this.#gates.serve(left)
   }
 
-  #publish(
-    destination: Destination,
-    key: string,
-    { namespace, transactionId, executionId, attempt, input, trace, timeoutMs }: StepRequest,
-    { databaseId, ended }: { databaseId: string; ended: (outcome: DeliveryOutcome) => void },
-  ): void {
-    const to = destinationParts(destination)
-    const request: DeliverRequest = {
-      namespace,
-      transactionId,
-      executionId,
-      attempt,
-      service: to.kind === 'participant' ? to.service : to.broker,
-      handler: to.kind === 'participant' ? to.handler : to.topic,
-      body: input ?? EMPTY,
-      headers: NO_HEADERS,
-      key,
-      contentType: 'application/json',
-      trace,
-      timeoutMs,
-    }
-    this.#options.outlet.deliver(destination, request, databaseId, ended)
-  }
-
-  #done(entry: Entry, code: StepCode): void {
+  #done(entry: Entry, code: StepCode): readonly Gate[] {
     entry.busy = minus(entry.busy, code)
     this.#options.released(entry)
+    return this.#admissions.exit(entry, code)
   }
 }
 
@@ -351,9 +381,6 @@ function isAllUnderWay(entry: Entry): boolean {
   const { active, undoing } = entry.saga.state
   return entry.busy.length === active.length + undoing.length && awaitsOnlyAnswers(entry.saga)
 }
-
-const EMPTY = new Uint8Array(0)
-const NO_HEADERS: Headers = Object.freeze({})
 
 function halfOf(entry: Entry, code: StepCode): OperationState | undefined {
   const execution = entry.saga.state.executions.get(executionOf(code))

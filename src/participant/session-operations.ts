@@ -3,6 +3,7 @@ import type {
   ExecutionRef,
   ListRequest,
   ListResponse,
+  MigrateRequest,
   Operation,
   Operations,
   PrepareRequest,
@@ -91,6 +92,15 @@ export abstract class SessionOperations {
   /** Says how a step ended that was answered `later`. Durable once it resolves; harmless to repeat. Rejects with `unknownExecution`. */
   complete(request: SagaCompletion, options: RequestOptions = {}): Promise<StatusResponse> {
     return attempt(() => this.submit('complete', toComplete(request), options))
+  }
+
+  /**
+   * Has a saga that has not ended go on with another version of its definition, by the migration that this version declares;
+   * what is under way goes on. Durable once it resolves; harmless to repeat. A refusal changes nothing: `unknownVersion`,
+   * `noMigration`, `migrationFailed` (the migration threw, or what runs couldn't run on), `alreadyEnded`, `notFound`.
+   */
+  migrateSaga(request: MigrateRequest, options: RequestOptions = {}): Promise<StatusResponse> {
+    return this.submit('migrateSaga', request, options)
   }
 
   /** Resolves when a saga has ended or is parked, with what it gave. Default time-out 300,000 ms. */

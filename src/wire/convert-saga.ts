@@ -4,6 +4,7 @@ import type {
   CancelRequest,
   CompleteRequest,
   ExecutionView,
+  MigrateRequest,
   SagaView,
   SignalRequest,
   StartRequest,
@@ -98,6 +99,21 @@ export const cancelToProto = (request: CancelRequest): proto.CancelSagaRequest =
     namespace: request.namespace ?? '',
     id: request.id,
     reason: request.reason ?? '',
+  })
+
+/** The migration of a message. */
+export const migrateFromProto = (message: proto.MigrateSagaRequest): MigrateRequest => ({
+  namespace: message.namespace || undefined,
+  id: message.id,
+  toVersion: message.toVersion,
+})
+
+/** The message of a migration. */
+export const migrateToProto = (request: MigrateRequest): proto.MigrateSagaRequest =>
+  create(proto.MigrateSagaRequestSchema, {
+    namespace: request.namespace ?? '',
+    id: request.id,
+    toVersion: checkUint32('toVersion', request.toVersion),
   })
 
 /** The completion of a message; without a response its outcome is `unknown`. */

@@ -10,6 +10,8 @@ import {
   cancelToProto,
   completeFromProto,
   completeToProto,
+  migrateFromProto,
+  migrateToProto,
   signalFromProto,
   signalToProto,
   startedFromProto,
@@ -31,6 +33,8 @@ import {
   GetResponseSchema,
   ListRequestSchema,
   ListResponseSchema,
+  MigrateSagaRequestSchema,
+  MigrateSagaResponseSchema,
   PrepareRequestSchema,
   PrepareResponseSchema,
   RequestCheckBackRequestSchema,
@@ -77,6 +81,7 @@ export const OPERATION_SCHEMAS = {
   signal: { request: SignalSagaRequestSchema, response: SignalSagaResponseSchema },
   cancel: { request: CancelSagaRequestSchema, response: CancelSagaResponseSchema },
   complete: { request: CompleteStepRequestSchema, response: CompleteStepResponseSchema },
+  migrateSaga: { request: MigrateSagaRequestSchema, response: MigrateSagaResponseSchema },
 } as const satisfies Record<Operation, { request: DescMessage; response: DescMessage }>
 
 type Schemas = typeof OPERATION_SCHEMAS
@@ -279,6 +284,7 @@ const CONVERTERS: { readonly [Op in Operation]: Converter<Op> } = {
   signal: { ...statusAnswer('signal'), requestFrom: signalFromProto, requestTo: signalToProto },
   cancel: { ...statusAnswer('cancel'), requestFrom: cancelFromProto, requestTo: cancelToProto },
   complete: { ...statusAnswer('complete'), requestFrom: completeFromProto, requestTo: completeToProto },
+  migrateSaga: { ...statusAnswer('migrateSaga'), requestFrom: migrateFromProto, requestTo: migrateToProto },
 }
 
 // TypeScript can't see that an entry of the table belongs to the operation that it was read by.

@@ -43,7 +43,7 @@ type CommandItem = Extract<ServiceItem, { type: 'command' }>
 type RequestDraft =
   | Exclude<OperationRequest, { op: ColdRequest }>
   | { readonly op: ColdRequest; readonly parts: Uint8Array[] }
-type ColdRequest = 'get' | 'list' | 'wait' | 'retry' | 'skip' | 'compensate' | 'cancel'
+type ColdRequest = 'get' | 'list' | 'wait' | 'retry' | 'skip' | 'compensate' | 'cancel' | 'migrateSaga'
 
 /** Reads a command. What can be told from others but not carried out is answered alone, and its session goes on. */
 export function readCommand(reader: ProtoReader, names: LastNames): CommandItem | UnreadableCommandItem {

@@ -46,6 +46,7 @@ export const OPERATION_FIELD: { readonly [Op in Operation]: number } = {
   signal: 14,
   complete: 15,
   cancel: 16,
+  migrateSaga: 17,
 }
 
 /** Writes an item of a `ConnectRequest`. Throws `invalidArgument` for a number that no field can hold. */
@@ -232,7 +233,9 @@ function writeReply(writer: ProtoWriter, item: Extract<CoordinatorItem, { type: 
     case 'get':
     case 'list':
     case 'wait':
-    case 'cancel': {
+    // Fields from 16 on have a tag of two bytes.
+    case 'cancel':
+    case 'migrateSaga': {
       const { response: schema } = OPERATION_SCHEMAS[item.op]
       writer.message(tag, toBinary(schema, responseToProto(item.op, item.response)))
       break

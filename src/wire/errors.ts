@@ -38,6 +38,8 @@ const STATUS = {
   unknownStep: status.FAILED_PRECONDITION,
   unknownSignal: status.INVALID_ARGUMENT,
   definitionChanged: status.FAILED_PRECONDITION,
+  noMigration: status.FAILED_PRECONDITION,
+  migrationFailed: status.FAILED_PRECONDITION,
   pastPivot: status.FAILED_PRECONDITION,
   alreadyEnded: status.FAILED_PRECONDITION,
   unsupported: status.UNIMPLEMENTED,

@@ -119,6 +119,7 @@ const moment: SagaMoment = {
   random: () => 0.5,
   limits: DEFAULT_SAGA_LIMITS,
   program: () => program,
+  definition: () => program,
   routeOf: () => ({ databaseId: '' }),
 }
 const outcome: StepOutcome = { outcome: 'done', result: JSON.stringify(RESULT), code: '', error: '' }

@@ -28,6 +28,7 @@ describe('options', () => {
       retry: DEFAULT_RETRY,
       retentionMs: DAY_MS,
       participants: [],
+      participantLimits: [],
     })
   })
 
@@ -100,6 +101,22 @@ describe('options', () => {
   })
 })
 
+test('participants are held to limits, whether they listen or connect by themselves', () => {
+  const { participants, participantLimits } = parseConfig({
+    namespaces: ['default', 'eu'],
+    participants: {
+      payments: { concurrencyMax: 50, ratePerSecond: 100 },
+      audit: { url: 'http://audit', steps: ['log'], namespace: 'eu', ratePerSecond: 7 },
+      free: { url: 'http://free' },
+    },
+  })
+  expect(participants.map(({ service }) => service)).toEqual(['audit', 'free'])
+  expect(participantLimits).toEqual([
+    { namespace: 'default', service: 'payments', concurrencyMax: 50, ratePerSecond: 100 },
+    { namespace: 'eu', service: 'audit', concurrencyMax: 0, ratePerSecond: 7 },
+  ])
+})
+
 describe('a wrong option is named, with its value and its bound', () => {
   test.each<[string, unknown, string]>([
     [
@@ -170,6 +187,21 @@ describe('a wrong option is named, with its value and its bound', () => {
       'a participant without a URL',
       { participants: { audit: {} } },
       'option participants.audit.url: undefined is not a string',
+    ],
+    [
+      'a participant’s concurrency',
+      { participants: { audit: { concurrencyMax: -1 } } },
+      'option participants.audit.concurrencyMax: -1 is not a whole number, 0-1000000',
+    ],
+    [
+      'a participant’s rate',
+      { participants: { audit: { ratePerSecond: 0.5 } } },
+      'option participants.audit.ratePerSecond: 0.5 is not a whole number, 0-1000000',
+    ],
+    [
+      'steps of a participant that connects by itself',
+      { participants: { audit: { concurrencyMax: 1, steps: ['log'] } } },
+      'option participants.audit.steps: log is not known without a url: it registers by itself',
     ],
     [
       'a participant’s namespace',

@@ -62,7 +62,9 @@ describe('the command line', () => {
     expect(out).toContain('Usage: escrow COMMAND')
     const names = ['serve', 'get', 'list', 'commit', 'rollback', 'retry', 'skip', 'compensate']
     names.push(
-      ...['start', 'slip', 'signal', 'cancel', 'complete', 'list', 'diagram'].map((name) => `saga ${name}`),
+      ...['start', 'slip', 'signal', 'cancel', 'complete', 'migrate', 'list', 'diagram'].map(
+        (name) => `saga ${name}`,
+      ),
     )
     names.push('explain', 'health')
     const helps = await Promise.all(names.map((name) => escrow([...name.split(' '), '--help'])))
@@ -92,6 +94,11 @@ describe('the command line', () => {
       ['saga', 'complete', 'a', 'b', '--result', '1', '--failed', 'x'],
       '--result and --failed exclude each other',
     ],
+    [['saga', 'migrate', 'a'], 'saga migrate needs --to VERSION'],
+    [['saga', 'migrate', '--to', '2'], 'needs either an ID, or --name NAME'],
+    [['saga', 'migrate', 'a', '--name', 'b', '--to', '2'], 'needs either an ID, or --name NAME'],
+    [['saga', 'migrate', 'a', '--from', '1', '--to', '2'], '--from goes with --name'],
+    [['saga', 'migrate', '--name', 'b', '--to', '2'], '--name needs --from VERSION'],
     [['saga', 'diagram', 'a', '--format', 'png'], '--format "png" is none of mermaid, xstate'],
     [['explain', 'frob'], 'there is no code "frob"'],
     [['serve', '--log', 'xml'], '--log "xml" is not text or json'],

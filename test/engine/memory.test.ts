@@ -3,6 +3,7 @@ import { DEFAULT_LIMITS } from '../../src/core/envelope.ts'
 import { EscrowError } from '../../src/core/errors.ts'
 import { DEFAULT_SAGA_LIMITS } from '../../src/core/saga/decision.ts'
 import { DEFAULT_BOUNDS } from '../../src/engine/bounds.ts'
+import { ParticipantGates } from '../../src/engine/gates.ts'
 import { LogDriver } from '../../src/engine/log-driver.ts'
 import { Programs } from '../../src/engine/programs.ts'
 import { recover } from '../../src/engine/recovery.ts'
@@ -28,6 +29,7 @@ async function entriesOfTaker(world: World, ms: number): Promise<number> {
     outlet: new FakeOutlet(world.participants, runtime, isKilled),
     stepOutlet: new FakeStepOutlet(world.steps, runtime, isKilled),
     programs: new Programs({ programs: [], compileSlip: () => expect.unreachable(), missing: () => {} }),
+    participantGates: new ParticipantGates([], () => runtime.monotonic()),
     sagaLimits: DEFAULT_SAGA_LIMITS,
     bounds: DEFAULT_BOUNDS,
     limits: DEFAULT_LIMITS,

@@ -99,10 +99,11 @@ describe('what is refused', () => {
       await world.codeOf('requestCheckBack', { id: saga }),
       await world.codeOf('signal', { id: message, signal: 'go' }),
       await world.codeOf('cancel', { id: message }),
+      await world.codeOf('migrateSaga', { id: message, toVersion: 2 }),
       await world.codeOf('complete', { id: message, executionId: 'x', response }),
       await world.codeOf('startSaga', { saga: 'order', id: message }),
       await world.codeOf('prepare', prepareOf({ id: saga })),
-    ]).toEqual([...Array(6).fill('unsupported'), 'idReused', 'idReused'])
+    ]).toEqual([...Array(7).fill('unsupported'), 'idReused', 'idReused'])
     expect([(await view(world, saga)).status, await world.status(message)]).toEqual(['running', 'prepared'])
   })
 })

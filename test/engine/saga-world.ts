@@ -1,7 +1,8 @@
 import type { StartRequest, StepRequest, TransactionView } from '../../src/core/api.ts'
 import type { Namespace } from '../../src/core/ids.ts'
 import { defineSaga, type FlowDefinition, type SagaDefinition } from '../../src/core/saga/define.ts'
-import type { Flow, FlowBuilders } from '../../src/core/saga/flow.ts'
+import type { Flow, FlowBuilders, Mapping } from '../../src/core/saga/flow.ts'
+import type { Migrations } from '../../src/core/saga/migrate.ts'
 import type { StepSettings } from '../../src/core/saga/policy.ts'
 import type { EngineOptions } from '../../src/engine/engine.ts'
 import type { Coordinator } from './world.ts'
@@ -18,15 +19,17 @@ export const sagaOf = (
     readonly version?: number
     readonly timeoutMs?: number
     readonly signals?: readonly string[]
-    readonly output?: () => unknown
+    readonly output?: Mapping<unknown, unknown>
+    readonly migrations?: Migrations
   } = {},
 ): FlowDefinition<unknown, unknown> => {
-  const { name = 'order', version = 1, timeoutMs, signals = [], output } = more
+  const { name = 'order', version = 1, timeoutMs, signals = [], output, migrations } = more
   return defineSaga<unknown, unknown, Record<string, undefined>>({
     name,
     version,
     timeoutMs,
     output,
+    migrations,
     signals: Object.fromEntries(signals.map((signal) => [signal, undefined])),
     flow,
   })

@@ -1,6 +1,7 @@
 /** What the calls of steps keep to whatever happens around them. */
 import { expect, test } from 'vitest'
 import type { Entry } from '../../src/engine/entry.ts'
+import { ParticipantGates } from '../../src/engine/gates.ts'
 import type { Programs } from '../../src/engine/programs.ts'
 import { Steps } from '../../src/engine/steps.ts'
 import { FakeOutlet, FakeParticipants } from './fake-outlet.ts'
@@ -22,10 +23,16 @@ test('a look at a saga that throws does not keep later ones away', () => {
     programs: { of } as unknown as Programs,
     submit: () => {},
     released: () => {},
+    participantGates: new ParticipantGates([], () => 0),
     clock: () => clock,
     heldMax: 1,
   })
-  const entry = { packed: undefined, held: [], saga: {} } as unknown as Entry
+  const entry = {
+    packed: undefined,
+    held: [],
+    busy: [],
+    saga: { state: { active: [1], undoing: [] } },
+  } as unknown as Entry
   expect(() => steps.update(entry, clock)).toThrow('a defect')
   steps.update(entry, clock)
   expect(looks).toBe(2)

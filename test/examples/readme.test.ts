@@ -28,7 +28,7 @@ const sessions: Session[] = []
 beforeAll(async () => {
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'))
   mkdirSync(join(folder, 'work'))
-  writeSnippet('place-order.ts', snippet('defineSaga'))
+  writeSnippet('place-order.ts', snippet('placeOrder = defineSaga'))
   writeFileSync(join(folder, 'slip.json'), blocks('json').join())
   const config = writeSnippet('escrow.config.ts', snippet("import { defineConfig, memory } from 'escrow'"))
   coordinator = await CoordinatorProcess.start({ config })
@@ -87,7 +87,7 @@ function writeSnippet(name: string, code: string, more = ''): string {
 
 test('every snippet of the README is run by a test of this file', () => {
   const known = ['defineConfig', 'sendInTransaction', "'order-placed': (message)", 'createCoordinator']
-  known.push('defineSaga', 'defineStep', 'startSaga', 'definitionOf')
+  known.push('placeOrder = defineSaga', 'defineStep', 'startSaga', 'definitionOf', 'migrateSaga')
   for (const code of blocks('ts'))
     expect(
       known.some((word) => code.includes(word)),
@@ -126,7 +126,7 @@ test('an order is placed by one snippet, and taken once by the other', async () 
 
 test('the saga is that of examples/sagas, and its diagram is the one that is shown', () => {
   const example = readFileSync(join(root, 'examples/sagas/place-order.ts'), 'utf8')
-  expect(snippet('defineSaga')).toBe(example.replace("'../../src/index.ts'", "'escrow'"))
+  expect(snippet('placeOrder = defineSaga')).toBe(example.replace("'../../src/index.ts'", "'escrow'"))
   expect(blocks('mermaid')).toEqual([placeOrder.diagram()])
 })
 
@@ -146,6 +146,19 @@ test('a machine by hand is a saga like any other', async () => {
   const { stdout } = await promisify(execFile)(process.execPath, [file])
   expect(stdout).toMatch(/^stateDiagram-v2\n/)
   expect(stdout).toContain('reserving (inventory/reserve, undone by inventory/reserve)')
+})
+
+test('a state is migrated from one version to the next, as the README and the docstring show it', async () => {
+  const source = readFileSync(join(root, 'src/core/saga/migrate.ts'), 'utf8')
+  const docstring = /```ts\n(.*?)```/s.exec(source)?.[1]?.replaceAll(/^ \* ?/gm, '') ?? ''
+  for (const [name, code] of [
+    ['readme', snippet('migrateSaga')],
+    ['docstring', docstring],
+  ] as const) {
+    const told = code.replace(/^migrateSaga\(.*\)/m, (call) => `console.log(JSON.stringify(${call}))`)
+    const { stdout } = await promisify(execFile)(process.execPath, [writeSnippet(`migrate-${name}.ts`, told)])
+    expect(stdout.trim()).toBe('{"value":"reserve"}')
+  }
 })
 
 test('the command line takes the routing slip, and draws the saga of the configuration', async () => {

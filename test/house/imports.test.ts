@@ -50,7 +50,7 @@ const table: Readonly<Record<string, Part>> = {
   participant: { files: /^participant\//, parts: ['core', 'wire', 'runtime'], packages: grpc },
   consumer: { files: /^consumer\//, parts: ['core', 'wire'], packages: ['@opentelemetry/api', 'node:*'] },
   observability: { files: /^observability\//, parts: ['core'], packages: ['@opentelemetry/api', 'node:*'] },
-  config: { files: /^config\.ts$/, parts: ['core', ...everyPort], packages: ['node:*'] },
+  config: { files: /^config(-[a-z]+)?\.ts$/, parts: ['core', ...everyPort], packages: ['node:*'] },
   coordinator: {
     files: /^coordinator\.ts$/,
     // The participant's session, because a session in this process is the same as one over a network.

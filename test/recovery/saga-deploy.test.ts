@@ -168,3 +168,38 @@ test('a definition that changed under its version is refused at the start, and h
     view: { saga: { version: 1 } },
   })
 })
+
+test('sagas that were migrated are of the new version for good, whenever the coordinator is killed', async () => {
+  const env = { DEPLOYED: '1,3' }
+  await using coordinator = await CoordinatorProcess.start({ config, env })
+  const stock = new Stock()
+  const session = await stock.connect(coordinator.grpc)
+  onTestFinished(() => session.close())
+  const all = named('order', 100)
+  for (const id of all) await session.startSaga({ id, saga: 'order', version: 1, input: { name: id } })
+  await until('all are reserved', () => stock.done('reserve', all) === all.length)
+
+  // Killed in the middle: whoever was answered is migrated, and the others' answers come from the next one.
+  let answered = 0
+  const migrating = Promise.all(
+    all.map(async (id) => {
+      await session.migrateSaga({ id, toVersion: 3 }, { timeoutMs: endMsMax })
+      answered += 1
+    }),
+  )
+  await until('the first is migrated', () => answered > 0)
+  await coordinator.kill()
+  await coordinator.start()
+  await migrating
+
+  // Killed behind it, and nobody has the version any more that they began with.
+  await coordinator.kill()
+  env.DEPLOYED = '3'
+  await coordinator.start()
+  await Promise.all(all.map((id) => session.signal({ id, signal: 'paid', signalId: 'paid' })))
+  const outcomes = await Promise.all(all.map((id) => session.waitForSaga({ id }, { timeoutMs: endMsMax })))
+  expect(new Set(outcomes.map(({ status, view }) => `${status} ${view.saga?.version}`))).toEqual(
+    new Set(['completed 3']),
+  )
+  for (const step of ['reserve', 'check', 'confirm']) expect(stock.done(step, all)).toBe(all.length)
+})

@@ -37,6 +37,7 @@ const RESPONSES: Responses = {
   signal: { status: 'running' },
   cancel: { status: 'compensating' },
   complete: { status: 'running' },
+  migrateSaga: { status: 'running' },
 }
 
 /** A coordination that records what reaches it, and answers what it is told to. */

@@ -66,6 +66,7 @@ describe('the operations on sagas over HTTP', () => {
       expect(await client.completeStep({ id: 'order-17', executionId: 'x.1', response })).toMatchObject({
         status: 6,
       })
+      expect(await client.migrateSaga({ id: 'order-17', toVersion: 3 })).toMatchObject({ status: 6 })
       expect(fake.requests.map(({ op, request }) => ({ op, request }))).toMatchObject([
         {
           op: 'startSaga',
@@ -74,6 +75,7 @@ describe('the operations on sagas over HTTP', () => {
         { op: 'signal', request: { signal: 'paid', payload: undefined } },
         { op: 'cancel', request: { id: 'order-17' } },
         { op: 'complete', request: { executionId: 'x.1', response: { outcome: 'done' } } },
+        { op: 'migrateSaga', request: { id: 'order-17', toVersion: 3 } },
       ])
       const started = fake.requests[0] as { request: { input: Uint8Array } } | undefined
       expect(Buffer.from(started?.request.input ?? []).toString()).toBe(input.toString())

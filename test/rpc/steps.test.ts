@@ -222,7 +222,7 @@ describe('on a session', () => {
     }
   })
 
-  test('sagas are started, signalled, cancelled and completed; an id of the session’s own is fresh', async () => {
+  test('sagas are started, signalled, cancelled, completed and migrated; an id of the session’s own is fresh', async () => {
     const { server, peer } = await start()
     const id = mintTransactionId('r1', peer.welcome.session, 1)
     const response: StepResponse = { ...DONE, result: new Uint8Array([0x37]) }
@@ -230,8 +230,12 @@ describe('on a session', () => {
     peer.command(2, 'signal', { id, signal: 'paid', payload: Buffer.from('1'), signalId: 's1' })
     peer.command(3, 'cancel', { id, reason: 'changed my mind' })
     peer.command(4, 'complete', { id, executionId: 'x.1', response })
+    peer.command(5, 'migrateSaga', { id, toVersion: 4 })
     const { taken } = server.coordination
-    await expect.poll(() => taken.map(({ op }) => op)).toEqual(['startSaga', 'signal', 'cancel', 'complete'])
+    await expect
+      .poll(() => taken.map(({ op }) => op))
+      .toEqual(['startSaga', 'signal', 'cancel', 'complete', 'migrateSaga'])
+    expect(taken[4]).toMatchObject({ request: { id, toVersion: 4 } })
     expect(taken[0]).toMatchObject({
       request: { namespace: 'default', saga: 'place-order' },
       options: { fresh: true },
@@ -239,10 +243,12 @@ describe('on a session', () => {
     expect(taken[3]).toMatchObject({ request: { executionId: 'x.1', response: { outcome: 'done' } } })
     taken[0]?.reply(undefined, { id, executionId: 'x', status: 'running', version: 3 })
     taken[2]?.reply(undefined, { status: 'compensating' })
-    const replies = await peer.next('reply', 2)
+    taken[4]?.reply(undefined, { status: 'running' })
+    const replies = await peer.next('reply', 3)
     expect(replies).toMatchObject([
       { commandId: 1, op: 'startSaga', response: { id, status: 'running', version: 3 } },
       { commandId: 3, op: 'cancel', response: { status: 'compensating' } },
+      { commandId: 5, op: 'migrateSaga', response: { status: 'running' } },
     ])
   })
 })

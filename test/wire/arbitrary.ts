@@ -168,6 +168,7 @@ const REQUESTS: Record<Operation, Arbitrary<unknown>> = {
   signal: fc.record({ ...ref, signal: text, payload: json, signalId: optionalText }),
   cancel: fc.record({ ...ref, reason: optionalText }),
   complete: fc.record({ ...execution, response: stepResponse }),
+  migrateSaga: fc.record({ ...ref, toVersion: uint32 }),
 }
 
 const saga = fc.record({
@@ -238,6 +239,7 @@ const RESPONSES: Record<Operation, Arbitrary<unknown>> = {
   signal: statusOnly,
   cancel: statusOnly,
   complete: statusOnly,
+  migrateSaga: statusOnly,
 }
 
 const operations = Object.keys(REQUESTS) as Operation[]

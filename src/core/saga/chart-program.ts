@@ -4,9 +4,11 @@ import type { ChartTurn } from './chart-state.ts'
 import { parseAttributes } from './chart-turn.ts'
 import type { CurrentResults, FlowMachineContext } from './flow-view.ts'
 import { checkJson, valueBounds } from './json.ts'
+import { type Migrations, migratedState } from './migrate.ts'
 import type {
   Json,
   MachineState,
+  MigratedState,
   SagaAttributes,
   SagaEvent,
   SagaProgram,
@@ -32,6 +34,7 @@ export interface ChartProgramOptions {
   readonly flow: FlowFunctions | undefined
   /** Search attributes of an input. */
   readonly attributes: ((input: Json | undefined) => SagaAttributes) | undefined
+  readonly migrations: Migrations
 }
 
 /** What a flow computes outside of its machine. */
@@ -49,6 +52,7 @@ export class ChartProgram implements SagaProgram {
   readonly steps: ReadonlyMap<string, StepPolicy>
   readonly signals: ReadonlySet<string>
   readonly timeoutMs: number
+  readonly migratesFrom: ReadonlySet<number>
   readonly #options: ChartProgramOptions
 
   constructor(options: ChartProgramOptions) {
@@ -58,6 +62,7 @@ export class ChartProgram implements SagaProgram {
     this.steps = options.steps
     this.signals = new Set(options.signals.keys())
     this.timeoutMs = options.timeoutMs
+    this.migratesFrom = new Set(Object.keys(options.migrations).map(Number))
     this.#options = options
   }
 
@@ -111,6 +116,12 @@ export class ChartProgram implements SagaProgram {
 
   restore(persisted: Json, input: Json | undefined): MachineState {
     return this.#options.chart.restore(persisted, input)
+  }
+
+  migrate(from: number, persisted: Json, input: Json | undefined): MigratedState {
+    // Nothing is left of what the last turn of another saga was given.
+    this.#options.flow?.current.set(undefined)
+    return migratedState(this.#options, from, persisted, input)
   }
 
   #finished(turn: ChartTurn): ChartTurn {

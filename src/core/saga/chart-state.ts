@@ -112,6 +112,11 @@ export class ChartState implements MachineState {
     return kept === undefined ? text : `${text.slice(0, -1)},"context":${JSON.stringify(kept)}}`
   }
 
+  /** Whether a state waits for this signal. */
+  takes(signal: string): boolean {
+    return this.configuration.snapshot._nodes.some((node) => node.transitions.has(signal))
+  }
+
   persist(): Json {
     const kept = this.#keeping.keep(this.context)
     return { ...(this.configuration.kept() as object), ...(kept !== undefined && { context: kept }) }
@@ -147,7 +152,7 @@ export class ChartTurn implements Turn {
   }
 
   takes(signal: string): boolean {
-    return this.state.configuration.snapshot._nodes.some((node) => node.transitions.has(signal))
+    return this.state.takes(signal)
   }
 }
 

@@ -1,6 +1,7 @@
 import { brief } from '../decision.ts'
 import { EscrowError, unreachable } from '../errors.ts'
 import { type StepAnswer, takeAnswer } from './decide-answer.ts'
+import { migrate } from './decide-migration.ts'
 import { giveUp, notParked, operate } from './decide-operator.ts'
 import { dispatch, stepDeadlineDue } from './decide-step.ts'
 import { runTurns } from './decide-turn.ts'
@@ -14,17 +15,8 @@ import {
   type SagaMoment,
 } from './decision.ts'
 import { attributesBytes, bytesOf, Draft, parsedOf, textOf } from './draft.ts'
-import {
-  EMPTY_SAGA,
-  executionNumber,
-  isActive,
-  isUndoing,
-  type SagaHead,
-  type SagaImage,
-  sagaStatusOf,
-} from './image.ts'
-import type { Json, SagaProgram } from './program.ts'
-import { isToBeUndone } from './unwind-order.ts'
+import { EMPTY_SAGA, executionNumber, type SagaHead, type SagaImage, sagaStatusOf } from './image.ts'
+import type { Json } from './program.ts'
 
 type Start = Extract<SagaCommand, { type: 'startSaga' }>
 type Signal = Extract<SagaCommand, { type: 'signalSaga' }>
@@ -48,7 +40,10 @@ export function decideSaga(
   if (image === undefined) return isAsked ? refuseSaga('notFound', 'no such transaction') : NOTHING_OF_SAGA
   const ended = answerEnded(image, command)
   if (ended !== undefined) return ended
-  if (command.type === 'migrateSaga') return migrate(image, command, moment)
+  if (command.type === 'migrateSaga') {
+    const migrated = migrate(image, command.version, moment)
+    return migrated instanceof Draft ? conclude(migrated) : migrated
+  }
   const { head, state } = image
   const program = moment.program(head)
   if (program === undefined) return isAsked ? definitionMissing(head) : NOTHING_OF_SAGA
@@ -248,41 +243,4 @@ function completeStep(draft: Draft, { executionId, outcome }: Complete): Verdict
   // Always the action: one that is told twice must not be taken for the end of what undoes it.
   const answer: StepAnswer = { operation: 'action', attempt: attempts + 1, outcome }
   return takeAnswer(draft, execution, answer) ? 'changed' : 'nothing'
-}
-
-/** Another definition for what has begun under an old one. */
-function migrate(image: SagaImage, command: Migrate, moment: SagaMoment): SagaDecision {
-  const { version, hash } = command
-  if (image.head.version === version && image.head.hash === hash) return NOTHING_OF_SAGA
-  const head: SagaHead = { ...image.head, version, hash }
-  const program = moment.program(head)
-  if (program === undefined)
-    return refuseSaga(
-      'unknownVersion',
-      `saga ${JSON.stringify(head.saga)} version ${version} isn't loaded here`,
-    )
-  const lacking = missingStep(image, program)
-  if (lacking !== undefined)
-    return refuseSaga('invalidArgument', `version ${version} has no step ${lacking}, which is still needed`)
-  const text = command.machine === '' ? image.state.machine.text : command.machine
-  const draft = new Draft(head, image.state, program, moment)
-  try {
-    draft.machine = { text, live: undefined }
-    if (text !== '') draft.liveMachine()
-  } catch (thrown) {
-    const { message } = EscrowError.from(thrown)
-    return refuseSaga('invalidArgument', brief(`version ${version} can't go on from this state: ${message}`))
-  }
-  return conclude(draft)
-}
-
-/** A step that is under way or may have to be undone, and that a definition lacks, or can't undo. */
-function missingStep({ state }: SagaImage, program: SagaProgram): string | undefined {
-  for (const execution of state.executions) {
-    const isNeeded = isActive(execution) || isUndoing(execution) || isToBeUndone(execution)
-    const policy = program.steps.get(execution.step)
-    const canUndo = !execution.hasCompensation || policy?.compensation !== undefined
-    if (isNeeded && (policy === undefined || !canUndo)) return JSON.stringify(execution.step)
-  }
-  return undefined
 }

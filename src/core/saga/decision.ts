@@ -60,13 +60,7 @@ export type SagaCommand =
     }
   | { readonly type: 'skipExecution'; readonly executionId: string }
   | { readonly type: 'compensateExecution'; readonly executionId: string }
-  | {
-      readonly type: 'migrateSaga'
-      readonly version: number
-      readonly hash: string
-      /** The machine's state in the new definition, as JSON text; empty to keep it as it is. */
-      readonly machine: string
-    }
+  | { readonly type: 'migrateSaga'; readonly version: number }
 
 /** What is to leave once the next image is durable. A `Publication` is the action of a step that sends a message. */
 export type SagaEffect =
@@ -127,6 +121,8 @@ export interface SagaMoment extends Omit<Moment, 'route'> {
   readonly limits: SagaLimits
   /** The definition that a saga began with; undefined where it isn't loaded, which holds the saga. */
   program(head: SagaHead): SagaProgram | undefined
+  /** The definition of this name and version, as it is here; undefined where there is none. */
+  definition(saga: string, version: number): SagaProgram | undefined
   /** Who would take an attempt now; undefined when nobody would, a limit is reached, or its key is held back. */
   routeOf(address: StepAddress): { readonly databaseId: string } | undefined
 }

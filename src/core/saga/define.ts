@@ -61,7 +61,10 @@ export interface SagaOptions<Input, Output, Signals extends SignalSchemas> {
   readonly output?: Mapping<Input, Output> | undefined
   /** Search attributes from the start. */
   readonly attributes?: ((input: Input) => SagaAttributes) | undefined
-  /** From versions before: each gives this version's state for that version's. */
+  /**
+   * By the version that a saga runs so far: gives this version's state for that version's, when somebody migrates it.
+   * Pure; what it throws refuses the migration, and changes nothing. See `migrateSaga`.
+   */
   readonly migrations?: Migrations | undefined
   readonly flow: (builders: FlowBuilders<Input, Signals>) => Flow
 }
@@ -205,6 +208,17 @@ function parseCommon(
   return { name, version, timeoutMs, input: options.input as StandardSchema | undefined, signals }
 }
 
+function checkMigrations(name: string, version: number, migrations: Migrations): void {
+  for (const [from, migration] of Object.entries(migrations)) {
+    const isVersion = /^[1-9]\d{0,6}$/.test(from) && Number(from) <= VERSION_MAX && Number(from) !== version
+    if (isVersion && typeof migration === 'function') continue
+    throw new EscrowError(
+      'invalidArgument',
+      `saga ${JSON.stringify(name)}: migrations[${JSON.stringify(from)}] is not a function by another version, 1-${VERSION_MAX}`,
+    )
+  }
+}
+
 function parseSignalName(signal: string): void {
   if (/^[\w-][\w.-]{0,99}$/.test(signal) && !/^(xstate|escrow)\./.test(signal)) return
   throw new EscrowError(
@@ -281,7 +295,16 @@ function define<Input, Output>(defined: Defined): SagaDefinition<Input, Output> 
     steps.set(step, stepPolicy(step, plan, classes.get(step) ?? 'irreversible'))
   const hash = hashSaga({ name, version, machine, steps, signals: defined.signals.keys(), timeoutMs })
   const chart = new Statechart(machine, flow === undefined ? {} : { keeping: FLOW_CONTEXT, isCompiled: true })
-  const program = new ChartProgram({ ...defined, attributes: defined.ofInput, steps, hash, chart })
+  const migrations = defined.migrations ?? {}
+  checkMigrations(name, version, migrations)
+  const program = new ChartProgram({
+    ...defined,
+    attributes: defined.ofInput,
+    migrations,
+    steps,
+    hash,
+    chart,
+  })
   return {
     name,
     version,
@@ -291,6 +314,6 @@ function define<Input, Output>(defined: Defined): SagaDefinition<Input, Output> 
     diagram: () => mermaidOf(machine, steps),
     xstateJson: () => xstateJsonOf(machine),
     chart,
-    migrations: defined.migrations ?? {},
+    migrations,
   }
 }

@@ -15,9 +15,10 @@
  * | retryExecution      | notFound | a parked one: again        | the same turn once more    | a parked one: again       | notParked    | notParked    |
  * | skipExecution       | notFound | a parked one: as if done   | a signal: dropped          | a parked one: given up    | notParked    | notParked    |
  * | compensateExecution | notFound | a parked one: compensating | compensating / pastPivot   | a parked one: again       | notParked    | notParked    |
- * | migrateSaga         | notFound | another definition (same in stuck and compensating)                                ||| alreadyEnded | alreadyEnded |
+ * | migrateSaga         | notFound | another definition, or a refusal (same in stuck, compensating and held)           ||| alreadyEnded | alreadyEnded |
  *
- * Without its definition a saga is held: what is the engine's own does nothing, what somebody asks is `definitionMissing`.
+ * Without its definition a saga is held: what is the engine's own does nothing, what somebody asks is `definitionMissing`,
+ * but a migration to a definition that is there.
  * `stuck` is a saga whose guard or mapping threw, or that found no way forward: it keeps the event, and its steps go on.
  *
  * | action of an execution | meaning                                                                     |

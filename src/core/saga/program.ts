@@ -112,6 +112,20 @@ export interface StepResults {
   get(step: string): Json | undefined
 }
 
+/** What of a machine runs, by name. */
+export interface RunningParts {
+  readonly invocations: readonly string[]
+  readonly timers: readonly string[]
+}
+
+/** The state of a saga that ran under another version. */
+export interface MigratedState {
+  readonly state: MachineState
+  readonly running: RunningParts
+  /** Whether a state waits for this signal, as `Turn.takes`. */
+  takes(signal: string): boolean
+}
+
 /** A definition of a saga as those see it who drive it. */
 export interface SagaProgram {
   readonly name: string
@@ -140,4 +154,8 @@ export interface SagaProgram {
   next(state: MachineState, event: SagaEvent, results: StepResults): Turn
   /** Takes back what `persist` gave; `input` is what `start` was given, which no state repeats. Throws `invalidArgument`. */
   restore(persisted: Json, input: Json | undefined): MachineState
+  /** The versions whose running sagas it can take over. */
+  readonly migratesFrom: ReadonlySet<number>
+  /** Takes over what `persist` gave in one of `migratesFrom`. Throws what the user's function throws, and `migrationFailed`. */
+  migrate(from: number, persisted: Json, input: Json | undefined): MigratedState
 }

@@ -40,7 +40,7 @@ import {
 import { type NodeConfig, Rewriting } from './driven-config.ts'
 import { FAILED, whyFailed } from './failure-text.ts'
 import { CONTEXT_BYTES_MAX, checkJson } from './json.ts'
-import type { Json, MachineState, SagaEvent, Turn, TurnEffect } from './program.ts'
+import type { Json, MachineState, RunningParts, SagaEvent, Turn, TurnEffect } from './program.ts'
 import { type KnownTurn, TurnMemory } from './turn-memory.ts'
 
 export type { AnyStateMachine, AnyStateNode } from 'xstate'
@@ -253,11 +253,13 @@ export class Statechart {
     return (state as ChartState).context
   }
 
+  /** Whether a state waits for this signal. */
+  takes(state: MachineState, signal: string): boolean {
+    return (state as ChartState).takes(signal)
+  }
+
   /** What of a state runs: invocations and timers that are not spent. */
-  running(state: MachineState): {
-    readonly invocations: readonly string[]
-    readonly timers: readonly string[]
-  } {
+  running(state: MachineState): RunningParts {
     const { configuration } = state as ChartState
     const draft = this.#drafted(configuration.activity, '')
     stopAll(configuration.snapshot, draft)

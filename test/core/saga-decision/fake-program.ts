@@ -1,4 +1,5 @@
 /** A small machine for tests: a tree of steps, driven by what the tables say. It stands for a compiled definition. */
+import type { Migrations } from '../../../src/core/saga/migrate.ts'
 import type {
   Branch,
   Json,
@@ -75,6 +76,7 @@ export interface FakeOptions {
   readonly signals?: readonly string[]
   /** Called with every event before its turn, and may throw as a user's guard does. */
   readonly guard?: (event: SagaEvent | 'start', results: StepResults) => void
+  readonly migrations?: Migrations
   readonly parseResult?: (step: string, result: Json | undefined) => Json | undefined
 }
 
@@ -113,6 +115,20 @@ export function fakeProgram(options: FakeOptions): SagaProgram {
       const kept = persisted as unknown as Kept
       if (typeof kept?.running !== 'object') throw new Error('this is no state of the fake')
       return new Live(kept)
+    },
+    migratesFrom: new Set(Object.keys(options.migrations ?? {}).map(Number)),
+    migrate: (from, persisted) => {
+      const kept = options.migrations?.[from]?.(persisted) as unknown as Kept
+      const running = Object.keys(kept.running)
+      const kindOf = (path: string) => nodeAt(flow, path).kind
+      return {
+        state: new Live(kept),
+        running: {
+          invocations: running.filter((path) => kindOf(path) === 'step'),
+          timers: running.filter((path) => kindOf(path) === 'delay'),
+        },
+        takes: (name) => new Walk(flow, kept).turn(null).takes(name),
+      }
     },
   }
 }

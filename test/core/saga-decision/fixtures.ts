@@ -44,6 +44,7 @@ export const momentOf = (
   random: () => 0.5,
   limits: DEFAULT_SAGA_LIMITS,
   program: () => program,
+  definition: () => program,
   routeOf: () => ({ databaseId: 'db1' }),
   ...changes,
 })

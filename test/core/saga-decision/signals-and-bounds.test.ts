@@ -118,26 +118,3 @@ describe('bounds', () => {
     expect(codeOf(JSON.stringify('x'.repeat(1 << 20)))).toBe('tooLarge')
   })
 })
-
-describe('migration', () => {
-  const one = fakeProgram({ flow: seq(step('a'), step('b')), policies: [a, b] })
-  const migrateTo = (policies: Parameters<typeof fakeProgram>[0]['policies'], machine = '') => {
-    const saga = new Driven(one).start()
-    const two = fakeProgram({ flow: seq(step('a'), step('c')), policies, version: 2 })
-    saga.moment = { ...saga.moment, program: ({ version }) => (version === 2 ? two : one) }
-    return saga.do({ type: 'migrateSaga', version: 2, hash: 'hash-2', machine })
-  }
-
-  test('goes on under the new definition', () => {
-    const saga = migrateTo([a, c])
-    expect(saga.image?.head).toMatchObject({ version: 2, hash: 'hash-2' })
-    saga.answer(1, done)
-    expect(saga.state.executions.get(2)?.step).toBe('c')
-  })
-
-  test('is refused where a step that is needed is missing, or the state is none of it', () => {
-    expect(migrateTo([c]).last.refused?.message).toContain('no step "a"')
-    expect(migrateTo([a, c], '{"x":1}').last.refused?.code).toBe('invalidArgument')
-    expect(migrateTo([a, c], '{"x":1}').image?.head.version).toBe(1)
-  })
-})

@@ -17,7 +17,13 @@ const guard = (): void => {
   if (isBroken) throw new Error('broken')
 }
 const program = fakeProgram({ flow, policies, signals: ['go'], guard })
-const two = fakeProgram({ flow, policies, signals: ['go'], version: 2 })
+const two = fakeProgram({
+  flow,
+  policies,
+  signals: ['go'],
+  version: 2,
+  migrations: { 1: (state) => state },
+})
 
 const go: SagaCommand = { type: 'signalSaga', signal: 'go', payload: '', signalId: '' }
 const running = (): Driven => new Driven(program).start({ deadlineAtMs: 1_000_100 })
@@ -99,7 +105,7 @@ const commands = {
   skipSaga: () => ({ type: 'skipExecution', executionId: 'e1' }),
   compensate: (n) => ({ type: 'compensateExecution', executionId: `e1.${n}` }),
   compensateSaga: () => ({ type: 'compensateExecution', executionId: 'e1' }),
-  migrate: () => ({ type: 'migrateSaga', version: 2, hash: 'hash-2', machine: '' }),
+  migrate: () => ({ type: 'migrateSaga', version: 2 }),
 } satisfies Record<string, (n: number) => SagaCommand>
 
 function answer(
@@ -150,7 +156,7 @@ const table: Record<CommandName, string> = {
   compensateSaga:
     'notFound | notParked | notParked | compensating, undo 1 | notParked | notParked | notParked | notParked | notParked | notParked | notParked | definitionMissing',
   migrate:
-    'notFound | running | running | parked | parked | parked | running | compensating | parked | alreadyEnded | alreadyEnded | unknownVersion',
+    'notFound | running | running | parked | parked | parked | running | compensating | parked | alreadyEnded | alreadyEnded | running',
 }
 
 const effectText = (effect: SagaEffect): string =>
@@ -168,7 +174,8 @@ test.each(Object.keys(commands) as CommandName[])('%s has an answer in every sta
     const moment = momentOf(program, {
       wallMs: 1_000_100,
       logMs: 900_100,
-      program: ({ version }) => (state === 'held' ? undefined : version === 2 ? two : program),
+      program: ({ version }) => (version === 2 ? two : state === 'held' ? undefined : program),
+      definition: (_, version) => (version === 2 ? two : undefined),
     })
     return cellOf(decideSaga(image, commands[name](numberOf(state as StateName)), moment))
   })

@@ -39,6 +39,10 @@ test('a migration that loses or invents what runs is refused, and so is a missin
   )
   const gone = define(2, ['wrap'], { 1: (state) => state })
   expect(() => migrateSaga(first, gone, running, 'in')).toThrow('does not fit this machine')
+  for (const given of [undefined, 'wrap', {}, Promise.resolve(running)]) {
+    const none = define(2, ['reserve'], { 1: () => given as Json })
+    expect(() => migrateSaga(first, none, running, 'in')).toThrow('the migration gave')
+  }
 })
 
 test('versions differ in their hash', () => {

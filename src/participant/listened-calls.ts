@@ -42,9 +42,7 @@ const deliver: ListenedCall<typeof DeliverRequestSchema, typeof DeliverResponseS
   output: DeliverResponseSchema,
   take(serving, message, done) {
     const request = deliverRequestFromProto(message)
-    need('handler', request.handler)
-    need('execution_id', request.executionId)
-    serving.deliver({ ...request, timeoutMs: bounded(request.timeoutMs) }, (response) =>
+    serving.deliver(checked(request, 'handler', request.handler), (response) =>
       done(deliverResponseToProto(response)),
     )
   },
@@ -57,9 +55,7 @@ const checkBack: ListenedCall<typeof CheckBackRequestSchema, typeof CheckBackRes
   output: CheckBackResponseSchema,
   take(serving, message, done) {
     const request = checkBackRequestFromProto(message)
-    need('checker', request.checker)
-    need('execution_id', request.executionId)
-    serving.checkBack({ ...request, timeoutMs: bounded(request.timeoutMs) }, (response) =>
+    serving.checkBack(checked(request, 'checker', request.checker), (response) =>
       done(checkBackResponseToProto(response)),
     )
   },
@@ -72,11 +68,7 @@ const step: ListenedCall<typeof StepRequestSchema, typeof StepResponseSchema> = 
   output: StepResponseSchema,
   take(serving, message, done) {
     const request = stepRequestFromProto(message)
-    need('step', request.step)
-    need('execution_id', request.executionId)
-    serving.step({ ...request, timeoutMs: bounded(request.timeoutMs) }, (response) =>
-      done(stepResponseToProto(response)),
-    )
+    serving.step(checked(request, 'step', request.step), (response) => done(stepResponseToProto(response)))
   },
 }
 
@@ -88,6 +80,17 @@ export function readError(name: string, thrown: unknown): EscrowError {
   if (thrown instanceof EscrowError) return thrown
   const why = thrown instanceof Error ? thrown.message : String(thrown)
   return new EscrowError('malformed', `${name}: ${why}`, { cause: thrown })
+}
+
+/** A request that names what it is for, with a time-out within its bounds. Throws `invalidArgument`. */
+function checked<Request extends { readonly executionId: string; readonly timeoutMs: number }>(
+  request: Request,
+  field: string,
+  name: string,
+): Request {
+  need(field, name)
+  need('execution_id', request.executionId)
+  return { ...request, timeoutMs: bounded(request.timeoutMs) }
 }
 
 function need(field: string, value: string): void {

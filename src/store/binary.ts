@@ -3,7 +3,7 @@
  * allocates nothing but what it ends as. Lengths and small enumerations are LEB128 varints; a number is a varint of its
  * double if it is a whole one, else the marker 1 and eight bytes; text is UTF-8 after its length in bytes.
  */
-import { EscrowError } from '../core/errors.ts'
+import { EscrowError, InvariantViolation } from '../core/errors.ts'
 
 /** Text at most this long is copied by a loop: below it a call into native code costs more than the copy. */
 const SHORT_TEXT = 24
@@ -17,6 +17,13 @@ export function corrupt(what: string): EscrowError {
     'storeCorrupt',
     `${what}. Stop, keep a copy of the store's files for study, and restore them from a backup.`,
   )
+}
+
+/** The place of a word among those that there are, which `choice` reads back. */
+export function indexOf(choices: readonly string[], value: string): number {
+  const index = choices.indexOf(value)
+  if (index < 0) throw new InvariantViolation(`${JSON.stringify(value)} is none of ${choices.join(', ')}`)
+  return index
 }
 
 /** Writes into one growing buffer. */

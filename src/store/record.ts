@@ -13,7 +13,6 @@
  * another format number, whose decoder stands beside this one.
  */
 import type { HalfMessage, Headers } from '../core/envelope.ts'
-import { InvariantViolation } from '../core/errors.ts'
 import {
   type Destination,
   type ExecutionId,
@@ -23,11 +22,10 @@ import {
   transactionKey,
 } from '../core/ids.ts'
 import type { MessageDelivery, MessageHead, MessageImage, MessageState, SettledBy } from '../core/message.ts'
-import { ByteReader, type ByteWriter, corrupt } from './binary.ts'
+import { ByteReader, type ByteWriter, corrupt, indexOf } from './binary.ts'
+import { putOpening, takeOpening } from './opening.ts'
 
-/** The layout that this file writes. */
-export const RECORD_FORMAT = 1
-/** The kinds of global transactions, as records and images name them; 2 will be the saga. */
+/** The kind of a message, as records and images name it. */
 export const KIND_MESSAGE = 1
 
 /** What a record says. */
@@ -63,7 +61,7 @@ export function encodeRecord(
 ): void {
   const { head, state } = next
   const isDelta = previous?.head === head
-  putOpening(writer, isDelta)
+  putOpening(writer, KIND_MESSAGE, isDelta)
   if (isDelta) {
     writer.text(head.namespace)
     writer.text(head.id)
@@ -76,7 +74,7 @@ export function encodeRecord(
 
 /** Reads one record; the reader stands behind it afterwards. Throws `storeCorrupt`. */
 export function decodeRecord(reader: ByteReader): DecodedRecord {
-  const isDelta = takeOpening(reader)
+  const isDelta = takeOpening(reader, KIND_MESSAGE)
   if (isDelta) {
     const key = transactionKey(reader.text() as Namespace, reader.text() as TransactionId)
     return { key, head: undefined, state: takeState(reader) }
@@ -102,7 +100,7 @@ export function encodeImage(
   image: MessageImage,
   options: { readonly bodies: boolean },
 ): void {
-  putOpening(writer, !options.bodies)
+  putOpening(writer, KIND_MESSAGE, !options.bodies)
   putHead(writer, image.head)
   if (options.bodies) putBodies(writer, image.head.messages)
   putState(writer, image.state)
@@ -111,28 +109,11 @@ export function encodeImage(
 /** Reads the image of a row. Throws `storeCorrupt`. */
 export function decodeImage(bytes: Uint8Array): MessageImage {
   const reader = new ByteReader(bytes, 'a stored image')
-  const withBodies = !takeOpening(reader)
+  const withBodies = !takeOpening(reader, KIND_MESSAGE)
   const head = takeHead(reader, withBodies)
   const state = takeState(reader)
   if (reader.remaining > 0) throw reader.corrupt(`${reader.remaining} bytes too many`)
   return { head, state }
-}
-
-function putOpening(writer: ByteWriter, flag: boolean): void {
-  writer.byte(RECORD_FORMAT)
-  writer.byte(0)
-  writer.byte(KIND_MESSAGE * 2 + (flag ? 1 : 0))
-}
-
-function takeOpening(reader: ByteReader): boolean {
-  const format = reader.byte()
-  if (format !== RECORD_FORMAT) throw reader.corrupt(`format ${format} is not known`)
-  const keyId = reader.text()
-  if (keyId !== '')
-    throw reader.corrupt(`it is encrypted under the key ${JSON.stringify(keyId.slice(0, 100))}`)
-  const kind = reader.byte()
-  if (kind >> 1 !== KIND_MESSAGE) throw reader.corrupt(`kind ${kind >> 1} is not known`)
-  return (kind & 1) === 1
 }
 
 function putHead(writer: ByteWriter, head: MessageHead): void {
@@ -345,10 +326,4 @@ function takeDelivery(reader: ByteReader): MessageDelivery {
     databaseId: bits & HAS_DATABASE ? reader.text() : '',
     error: bits & HAS_ERROR ? reader.text() : '',
   }
-}
-
-function indexOf(choices: readonly string[], value: string): number {
-  const index = choices.indexOf(value)
-  if (index < 0) throw new InvariantViolation(`${JSON.stringify(value)} is none of ${choices.join(', ')}`)
-  return index
 }

@@ -2,10 +2,9 @@
  * Executions of a saga in bytes: whole, or as much as changes once one has begun. What it is called with stands in the
  * record of its beginning alone.
  */
-import { InvariantViolation } from '../core/errors.ts'
 import type { Execution, OperationState } from '../core/saga/image.ts'
 import type { Branch } from '../core/saga/program.ts'
-import type { ByteReader, ByteWriter } from './binary.ts'
+import { type ByteReader, type ByteWriter, indexOf } from './binary.ts'
 
 /** An execution as a record tells it. */
 export interface ExecutionChange extends Omit<Execution, keyof Beginning | 'result'> {
@@ -188,11 +187,4 @@ export function takeList<Item>(reader: ByteReader, take: (reader: ByteReader) =>
   const items: Item[] = []
   for (let left = reader.count(); left > 0; left--) items.push(take(reader))
   return items
-}
-
-/** The place of a word among those that there are. */
-export function indexOf(choices: readonly string[], value: string): number {
-  const index = choices.indexOf(value)
-  if (index < 0) throw new InvariantViolation(`${JSON.stringify(value)} is none of ${choices.join(', ')}`)
-  return index
 }

@@ -28,12 +28,11 @@ import {
   type SagaImage,
   type SagaState,
 } from '../core/saga/image.ts'
-import { ByteReader, type ByteWriter, corrupt } from './binary.ts'
-import { RECORD_FORMAT } from './record.ts'
+import { ByteReader, type ByteWriter, corrupt, indexOf } from './binary.ts'
+import { putOpening, takeOpening } from './opening.ts'
 import {
   appliedExecution,
   type ExecutionChange,
-  indexOf,
   putExecution,
   putList,
   takeExecution,
@@ -74,7 +73,7 @@ const EVENTS = ['start', 'step', 'timer', 'signal'] as const
 /** Writes the record that turns `previous` into `next`: whole if there is no previous image. */
 export function encodeSagaRecord(writer: ByteWriter, previous: SagaImage | undefined, next: SagaImage): void {
   const { head, state } = next
-  putOpening(writer, previous !== undefined)
+  putOpening(writer, KIND_SAGA, previous !== undefined)
   if (previous === undefined) {
     putHead(writer, head, true)
     putChanges(writer, EMPTY_SAGA, state, head.input)
@@ -91,7 +90,7 @@ export function encodeSagaRecord(writer: ByteWriter, previous: SagaImage | undef
 
 /** Reads one record; the reader stands behind it afterwards. Throws `storeCorrupt`. */
 export function decodeSagaRecord(reader: ByteReader): DecodedSagaRecord {
-  const isDelta = takeOpening(reader)
+  const isDelta = takeOpening(reader, KIND_SAGA)
   if (!isDelta) {
     const head = takeHead(reader)
     return { key: transactionKey(head.namespace, head.id), head, isDelta, ...takeChanges(reader) }
@@ -120,7 +119,7 @@ export function encodeSagaImage(
   image: SagaImage,
   options: { readonly bodies: boolean },
 ): void {
-  putOpening(writer, !options.bodies)
+  putOpening(writer, KIND_SAGA, !options.bodies)
   putHead(writer, image.head, options.bodies)
   putChanges(writer, EMPTY_SAGA, image.state, options.bodies ? image.head.input : undefined)
 }
@@ -128,29 +127,12 @@ export function encodeSagaImage(
 /** Reads the image of a row. Throws `storeCorrupt`. */
 export function decodeSagaImage(bytes: Uint8Array): SagaImage {
   const reader = new ByteReader(bytes, 'a stored image')
-  takeOpening(reader)
+  takeOpening(reader, KIND_SAGA)
   const head = takeHead(reader)
   const changes = takeChanges(reader)
   if (reader.remaining > 0) throw reader.corrupt(`${reader.remaining} bytes too many`)
   const key = transactionKey(head.namespace, head.id)
   return { head, state: applied(EMPTY_SAGA, head.input, { key, ...changes }) }
-}
-
-function putOpening(writer: ByteWriter, flag: boolean): void {
-  writer.byte(RECORD_FORMAT)
-  writer.byte(0)
-  writer.byte(KIND_SAGA * 2 + (flag ? 1 : 0))
-}
-
-function takeOpening(reader: ByteReader): boolean {
-  const format = reader.byte()
-  if (format !== RECORD_FORMAT) throw reader.corrupt(`format ${format} is not known`)
-  const keyId = reader.text()
-  if (keyId !== '')
-    throw reader.corrupt(`it is encrypted under the key ${JSON.stringify(keyId.slice(0, 100))}`)
-  const kind = reader.byte()
-  if (kind >> 1 !== KIND_SAGA) throw reader.corrupt(`kind ${kind >> 1} is not a saga's`)
-  return (kind & 1) === 1
 }
 
 function putHead(writer: ByteWriter, head: SagaHead, withBodies: boolean): void {

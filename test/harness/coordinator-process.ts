@@ -164,10 +164,15 @@ const STATUSES = ['PREPARED', 'COMMITTED', 'DELIVERED', 'ROLLED_BACK', 'PARKED']
 // biome-ignore lint/suspicious/noExplicitAny: what a field is stands in protos/escrow/v1; a wrong name fails the test
 export type Json = Record<string, any>
 
+/** What was given to one test is not given to another: until it is used, a look at it says that it is free. */
+const given = new Set<number>()
+
 /** A port on 127.0.0.1 below those of outgoing connections, so that none of them takes it between two starts. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = 12_000 + Math.floor(Math.random() * 8_000)
+    if (given.has(port)) continue
+    given.add(port)
     if (await isFree(port)) return port
   }
 }

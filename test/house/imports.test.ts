@@ -27,7 +27,7 @@ const table: Readonly<Record<string, Part>> = {
   'store ports': { files: /^store\/(log|images|directory|store)\.ts$/, parts: ['core'], packages: [] },
   // How segments and images are laid out in bytes: the same for every adapter, and no I/O.
   'store format': {
-    files: /^store\/(binary|record|transaction-record|saga-record|saga-execution|segment)\.ts$/,
+    files: /^store\/(binary|opening|record|transaction-record|saga-record|saga-execution|segment)\.ts$/,
     parts: ['core', 'store ports'],
     packages: ['node:zlib'],
   },

@@ -10,7 +10,9 @@ const config = join(import.meta.dirname, 'programs/deploy.config.ts')
 const count = 1_000
 /** So many are paid, or begun, at each stage. */
 const part = count / 4
-const endMsMax = 60_000
+const endMsMax = 120_000
+/** Longer than a deploy takes, between which the requests of all of them wait. */
+const patient = { timeoutMs: endMsMax }
 
 const named = (kind: string, length: number): readonly string[] =>
   Array.from({ length }, (_, n) => `${kind}-${n}`)
@@ -66,9 +68,9 @@ test('1,000 sagas run while versions come and go: none changes its version, none
     await coordinator.start()
   }
   const start = (names: readonly string[]) =>
-    Promise.all(names.map((id) => desk.startSaga({ id, saga: 'order', input: { name: id } })))
+    Promise.all(names.map((id) => desk.startSaga({ id, saga: 'order', input: { name: id } }, patient)))
   const pay = (names: readonly string[]) =>
-    Promise.all(names.map((id) => desk.signal({ id, signal: 'paid', signalId: 'paid' })))
+    Promise.all(names.map((id) => desk.signal({ id, signal: 'paid', signalId: 'paid' }, patient)))
   /** Waits until all have ended, and holds them to their version and to one effect of each step. */
   const complete = async (names: readonly string[], version: number): Promise<void> => {
     const outcomes = await Promise.all(names.map((id) => desk.waitForSaga({ id }, { timeoutMs: endMsMax })))

@@ -54,10 +54,10 @@ export const catalog: Catalog = {
     install: 'a network in which npm reaches its registry',
     async start() {
       try {
-        execFileSync('npm', ['view', 'pg', 'version', '--fetch-retries=1', '--fetch-timeout=10000'], {
+        execFileSync('npm', ['view', 'pg', 'version', '--fetch-retries=3', '--fetch-timeout=20000'], {
           cwd: tmpdir(),
           stdio: ['ignore', 'pipe', 'pipe'],
-          timeout: 30_000,
+          timeout: 120_000,
         })
       } catch (error) {
         throw new Error('npm does not reach its registry', { cause: error })

@@ -42,14 +42,15 @@ function installNode22(): string | undefined {
 }
 
 function installDebian(packages: readonly string[]): string | undefined {
-  const command = `apt-get install -y --no-install-recommends ${packages.join(' ')}`
+  // Another apt may be at work, as on a machine that has just been started.
+  const command = `apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends ${packages.join(' ')}`
   if (process.getuid?.() !== 0) return `only root can; run as root: ${command}`
   if (!existsSync('/usr/bin/apt-get')) return 'this machine has no apt-get'
   const [program, ...args] = command.split(' ')
   return withoutAutoStart(() => {
     if (run(program!, args) === undefined) return undefined
     // The usual reason is a package list that is empty or old.
-    return run(program!, ['update']) ?? run(program!, args)
+    return run(program!, ['-o', 'Acquire::Retries=3', 'update']) ?? run(program!, args)
   })
 }
 

@@ -2,7 +2,7 @@
 import { EscrowError } from '../errors.ts'
 import { parseAttributes } from './chart-turn.ts'
 import type { CurrentResults, FlowMachineContext } from './flow-view.ts'
-import { checkJson, valueBounds } from './json.ts'
+import { checkJson } from './json.ts'
 import { type Migrations, migratedState } from './migrate.ts'
 import type {
   Json,
@@ -130,7 +130,7 @@ export class ChartProgram implements SagaProgram {
       flow === undefined ? turn.output : flow.output?.(chart.contextOf(turn.state) as FlowMachineContext)
     return {
       ...turn,
-      output: checkJson(output, valueBounds(`the output of saga ${JSON.stringify(this.name)}`)),
+      output: checkJson(output, `the output of saga ${JSON.stringify(this.name)}`),
     }
   }
 }

@@ -5,7 +5,7 @@
  * the few that are spent are kept, so that a turn costs the same however many steps a saga has.
  */
 import { EscrowError } from '../errors.ts'
-import { checkJson, valueBounds } from './json.ts'
+import { checkJson } from './json.ts'
 import type { Branch, Json, SagaAttributes, TurnEffect } from './program.ts'
 
 /** The actions that stand in a driven machine where the definition's has an invoke or enters a parallel state. */
@@ -142,7 +142,7 @@ export class TurnDraft {
       type: 'startStep',
       invocation: id,
       step,
-      input: checkJson(given, valueBounds(`the input of step ${JSON.stringify(step)}`)),
+      input: checkJson(given, `the input of step ${JSON.stringify(step)}`),
       branch,
     })
   }
@@ -157,7 +157,7 @@ export class TurnDraft {
       )
     const timer = id ?? event.type
     if (!timer.startsWith(AFTER)) {
-      const kept = checkJson(event, valueBounds(`the event of timer ${JSON.stringify(timer)}`)) as Json
+      const kept = checkJson(event, `the event of timer ${JSON.stringify(timer)}`) as Json
       this.#activity = { ...this.#activity, raised: new Map(this.#activity.raised).set(timer, kept) }
     }
     this.#unspend(timer)

@@ -34,7 +34,7 @@ import {
   TurnDraft,
 } from './chart-turn.ts'
 import { type NodeConfig, Rewriting } from './driven-config.ts'
-import { CONTEXT_BYTES_MAX, checkJson } from './json.ts'
+import { checkJson } from './json.ts'
 import type { Json, MachineState, RunningParts, SagaEvent, Turn } from './program.ts'
 
 export type { AnyStateMachine, AnyStateNode } from 'xstate'
@@ -247,11 +247,7 @@ export class Statechart {
     // A child that user code spawned would not come back after a crash.
     if (Object.keys(snapshot.children).length > 0)
       throw new EscrowError('invalidSaga', 'an assign spawned an actor, which is not durable: invoke a step')
-    checkJson(this.#keeping.keep(snapshot.context), {
-      what: 'the context of the machine',
-      bytesMax: CONTEXT_BYTES_MAX,
-      bound: 'CONTEXT_BYTES_MAX',
-    })
+    checkJson(this.#keeping.keep(snapshot.context), 'the context of the machine')
   }
 
   #guarded(turn: () => Snapshot): Snapshot {

@@ -14,6 +14,7 @@ import {
 import { DEFAULT_LIMITS, type Limits } from './core/envelope.ts'
 import { type Namespace, parseName } from './core/ids.ts'
 import type { CheckBackPolicy, RetryPolicy } from './core/message.ts'
+import { DEFAULT_SAGA_LIMITS, SAGA_LIMIT_RANGES, type SagaLimits } from './core/saga/decision.ts'
 import type { SagaDefinition } from './core/saga/define.ts'
 
 export type { ParticipantSettings } from './config-participants.ts'
@@ -35,6 +36,8 @@ export interface EscrowOptions {
   readonly http?: { readonly host?: string | undefined; readonly port?: number | undefined } | undefined
   /** What requests are held to. */
   readonly limits?: Partial<Limits> | undefined
+  /** What sagas are held to; an error that a bound ends in names it. */
+  readonly sagaLimits?: Partial<SagaLimits> | undefined
   /** When checkers are asked, where a prepare doesn't say. */
   readonly checkBack?: Partial<CheckBackPolicy> | undefined
   /** How deliveries are repeated, where a prepare doesn't say. */
@@ -65,6 +68,7 @@ export interface Config {
   readonly grpc: { readonly host: string; readonly port: number }
   readonly http: { readonly host: string; readonly port: number }
   readonly limits: Limits
+  readonly sagaLimits: SagaLimits
   readonly checkBack: CheckBackPolicy
   readonly retry: RetryPolicy
   readonly retentionMs: number
@@ -151,6 +155,7 @@ export function parseConfig(...layers: readonly EscrowOptions[]): Config {
     grpc: parseAddress('grpc', options.grpc, 7411),
     http: parseAddress('http', options.http, 7410),
     limits,
+    sagaLimits: parseSagaLimits(options.sagaLimits, limits),
     checkBack: parseCheckBack(options.checkBack),
     retry: parseRetry(options.retry),
     retentionMs: integer('retentionMs', options.retentionMs ?? DAY_MS, DAY_MS, 31 * DAY_MS),
@@ -172,6 +177,7 @@ const OPTIONS = [
   'grpc',
   'http',
   'limits',
+  'sagaLimits',
   'checkBack',
   'retry',
   'retentionMs',
@@ -182,7 +188,7 @@ const OPTIONS = [
   'participants',
 ] as const satisfies (keyof EscrowOptions)[]
 /** The options that are merged field by field; of the others the earlier layer's is taken whole. */
-const GROUPS: readonly string[] = ['grpc', 'http', 'limits', 'checkBack', 'retry']
+const GROUPS: readonly string[] = ['grpc', 'http', 'limits', 'sagaLimits', 'checkBack', 'retry']
 
 function merge(layers: readonly EscrowOptions[]): EscrowOptions {
   const merged: Record<string, unknown> = {}
@@ -232,6 +238,17 @@ function parseLimits(given: EscrowOptions['limits']): Limits {
   const frameBytesMin = limits.transactionBytesMax + FRAME_OVERHEAD_BYTES
   integer('limits.frameBytesMax', limits.frameBytesMax, frameBytesMin, 4 * MIB - FRAME_OVERHEAD_BYTES)
   return limits
+}
+
+function parseSagaLimits(given: EscrowOptions['sagaLimits'], { frameBytesMax }: Limits): SagaLimits {
+  const bounds = Object.keys(DEFAULT_SAGA_LIMITS) as (keyof SagaLimits)[]
+  const known = record('sagaLimits', given ?? {}, bounds) as Partial<SagaLimits>
+  const limits = { ...DEFAULT_SAGA_LIMITS, ...known }
+  for (const bound of bounds) integer(`sagaLimits.${bound}`, limits[bound], ...SAGA_LIMIT_RANGES[bound])
+  // A compensation is called with the input and the result of its action, in one frame.
+  const fits = Math.min(limits.sagaBytesMax, Math.floor((frameBytesMax - FRAME_OVERHEAD_BYTES) / 2))
+  const payloadBytesMax = known.payloadBytesMax ?? Math.min(limits.payloadBytesMax, fits)
+  return { ...limits, payloadBytesMax: integer('sagaLimits.payloadBytesMax', payloadBytesMax, 1, fits) }
 }
 
 function parseCheckBack(given: EscrowOptions['checkBack']): CheckBackPolicy {

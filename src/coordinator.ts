@@ -5,7 +5,6 @@ import type { Address } from './core/address.ts'
 import type { Operation, OperationRequest, Operations } from './core/api.ts'
 import { EscrowError } from './core/errors.ts'
 import type { Runtime } from './core/runtime.ts'
-import { DEFAULT_SAGA_LIMITS } from './core/saga/decision.ts'
 import { compileSlip, parseSlip } from './core/saga/slip.ts'
 import { DestinationOutlet } from './engine/broker-outlet.ts'
 import type { Coordination } from './engine/coordination.ts'
@@ -243,7 +242,8 @@ class AssembledCoordinator implements Coordinator {
   }
 
   #makeEngine(): Engine {
-    const { limits, checkBack, retry, namespaces, retentionMs, sagas, participantLimits } = this.#config
+    const { limits, sagaLimits, checkBack, retry, namespaces, retentionMs, sagas, participantLimits } =
+      this.#config
     return new Engine({
       openStore: async () => {
         const opened = this.#opened
@@ -253,7 +253,7 @@ class AssembledCoordinator implements Coordinator {
       outlet: new DestinationOutlet(this.#participants, this.#brokers, this.#runtime),
       stepOutlet: this.#participants,
       sagas: [...sagas.values()].map(({ program }) => program),
-      sagaLimits: DEFAULT_SAGA_LIMITS,
+      sagaLimits,
       compileSlip: (text) => compileSlip(parseSlip(text)).program,
       runtime: this.#runtime,
       limits,

@@ -9,7 +9,7 @@ import {
   routingPart,
   type TransactionId,
 } from '../core/ids.ts'
-import type { SagaCommand, SagaLimits, StepOutcome } from '../core/saga/decision.ts'
+import { overBound, type SagaCommand, type SagaLimits, type StepOutcome } from '../core/saga/decision.ts'
 import type { SagaProgram } from '../core/saga/program.ts'
 
 const YEAR_MS = 365 * 86_400_000
@@ -33,15 +33,8 @@ export function slipOf({ slip, saga }: StartRequest, { payloadBytesMax }: SagaLi
   if (slip === undefined || slip.length === 0) return ''
   if (saga !== '')
     throw new EscrowError('invalidArgument', 'a start names a saga or brings a routing slip, not both')
-  if (slip.length > payloadBytesMax) {
-    throw new EscrowError(
-      'tooLarge',
-      `slip is ${slip.length}, over the limit payloadBytesMax of ${payloadBytesMax}`,
-      {
-        details: { limit: 'payloadBytesMax', max: String(payloadBytesMax), actual: String(slip.length) },
-      },
-    )
-  }
+  if (slip.length > payloadBytesMax)
+    throw overBound('the routing slip', slip.length, 'payloadBytesMax', payloadBytesMax)
   return textOf('slip', slip)
 }
 

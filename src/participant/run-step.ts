@@ -13,7 +13,7 @@
  */
 import type { StepResponse } from '../core/api.ts'
 import { EscrowError } from '../core/errors.ts'
-import { VALUE_BYTES_MAX } from '../core/saga/json.ts'
+import { SAGA_LIMIT_RANGES } from '../core/saga/decision.ts'
 import type { SchemaIssue } from '../core/saga/schema.ts'
 import { later } from './later.ts'
 import { boundedText, Refusal, thrownText } from './refusal.ts'
@@ -113,6 +113,9 @@ function missing(call: StepCall): EscrowError {
   return new EscrowError('unsupported', `step ${call.step} has no ${call.operation}`)
 }
 
+/** What a coordinator takes at most; mostly it is set to take less, and says so. */
+const [, RESULT_BYTES_MAX] = SAGA_LIMIT_RANGES.payloadBytesMax
+
 /** A result as JSON; undefined for none. Throws `invalidArgument`, `tooLarge`. */
 function resultBytes(result: unknown): Uint8Array | undefined {
   let json: string | undefined
@@ -123,11 +126,11 @@ function resultBytes(result: unknown): Uint8Array | undefined {
   }
   if (json === undefined) return undefined
   const bytes = Buffer.from(json)
-  if (bytes.length <= VALUE_BYTES_MAX) return bytes
+  if (bytes.length <= RESULT_BYTES_MAX) return bytes
   throw new EscrowError(
     'tooLarge',
-    `the result is ${bytes.length} bytes of JSON, over the limit VALUE_BYTES_MAX of ${VALUE_BYTES_MAX}`,
-    { details: { limit: 'VALUE_BYTES_MAX', max: String(VALUE_BYTES_MAX), actual: String(bytes.length) } },
+    `the result is ${bytes.length} bytes of JSON, over the limit RESULT_BYTES_MAX of ${RESULT_BYTES_MAX}`,
+    { details: { limit: 'RESULT_BYTES_MAX', max: String(RESULT_BYTES_MAX), actual: String(bytes.length) } },
   )
 }
 

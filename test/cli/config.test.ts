@@ -12,6 +12,7 @@ import {
 } from '../../src/config.ts'
 import { DEFAULT_LIMITS } from '../../src/core/envelope.ts'
 import { EscrowError } from '../../src/core/errors.ts'
+import { DEFAULT_SAGA_LIMITS } from '../../src/core/saga/decision.ts'
 
 const DAY_MS = 86_400_000
 
@@ -24,6 +25,7 @@ describe('options', () => {
       grpc: { host: '127.0.0.1', port: 7411 },
       http: { host: '127.0.0.1', port: 7410 },
       limits: DEFAULT_LIMITS,
+      sagaLimits: DEFAULT_SAGA_LIMITS,
       checkBack: DEFAULT_CHECK_BACK,
       retry: DEFAULT_RETRY,
       retentionMs: DAY_MS,
@@ -57,6 +59,7 @@ describe('options', () => {
     const config = parseConfig({ participants: { audit: { url: 'http://a', handlers: ['log'] } } })
     expect(() => Object.assign(config, { listen: false })).toThrow(TypeError)
     expect(() => Object.assign(config.limits, { messagesMax: 0 })).toThrow(TypeError)
+    expect(() => Object.assign(config.sagaLimits, { activeMax: 0 })).toThrow(TypeError)
     expect(() => (config.participants[0]!.registration.handlers as string[]).push('x')).toThrow(TypeError)
     expect(isConfig(config)).toBe(true)
     expect(isConfig(defineConfig({}))).toBe(false)
@@ -117,6 +120,14 @@ test('participants are held to limits, whether they listen or connect by themsel
   ])
 })
 
+const small = { transactionBytesMax: 1_024, bodyBytesMax: 1, frameBytesMax: 100_000 }
+
+test('what a saga may carry by default is less where frames, or all that a saga keeps, hold less', () => {
+  const payloadOf = (options: EscrowOptions) => parseConfig(options).sagaLimits.payloadBytesMax
+  expect(payloadOf({ limits: small })).toBe(17_232)
+  expect(payloadOf({ sagaLimits: { sagaBytesMax: 100_000 } })).toBe(100_000)
+})
+
 describe('a wrong option is named, with its value and its bound', () => {
   test.each<[string, unknown, string]>([
     [
@@ -137,6 +148,26 @@ describe('a wrong option is named, with its value and its bound', () => {
     ],
     ['a host', { grpc: { host: 'a b' } }, 'option grpc.host: "a b" is not a host name or an IP address'],
     ['a group that is no object', { grpc: 7411 }, 'option grpc: 7411 is not an object'],
+    [
+      'a bound of sagas',
+      { sagaLimits: { payloadBytesMax: 2 << 20 } },
+      'option sagaLimits.payloadBytesMax: 2097152 is not a whole number, 1024-1048576',
+    ],
+    [
+      'an unknown bound of sagas',
+      { sagaLimits: { VALUE_BYTES_MAX: 1 } },
+      'option sagaLimits: "VALUE_BYTES_MAX" is not an option: known are payloadBytesMax',
+    ],
+    [
+      'payloads of sagas of which two fit into no frame',
+      { limits: small, sagaLimits: { payloadBytesMax: 20_000 } },
+      'option sagaLimits.payloadBytesMax: 20000 is not a whole number, 1-17232',
+    ],
+    [
+      'payloads of sagas that are larger than all that a saga keeps',
+      { sagaLimits: { sagaBytesMax: 100_000, payloadBytesMax: 200_000 } },
+      'option sagaLimits.payloadBytesMax: 200000 is not a whole number, 1-100000',
+    ],
     ['listen', { listen: 'no' }, 'option listen: "no" is not one of true, false'],
     ['a namespace', { namespaces: ['A'] }, 'option namespaces[0]: "A" is not a name of 1-63 characters'],
     ['no namespace', { namespaces: [] }, 'option namespaces: "0 of them" is not 1-1000 names'],

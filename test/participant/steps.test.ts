@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { StepRequest, StepResponse } from '../../src/core/api.ts'
 import { NO_TRACE } from '../../src/core/envelope.ts'
 import { EscrowError } from '../../src/core/errors.ts'
-import { VALUE_BYTES_MAX } from '../../src/core/saga/json.ts'
+import { SAGA_LIMIT_RANGES } from '../../src/core/saga/decision.ts'
 import type { StandardSchema } from '../../src/core/saga/schema.ts'
 import { later } from '../../src/participant/later.ts'
 import { type ParticipantOptions, participant } from '../../src/participant/participant.ts'
@@ -204,7 +204,7 @@ describe('a step', () => {
   })
 
   test('whose result JSON cannot hold, or is over its bound, has failed', async () => {
-    const results: unknown[] = [10n, 'x'.repeat(VALUE_BYTES_MAX), undefined, null]
+    const results: unknown[] = [10n, 'x'.repeat(SAGA_LIMIT_RANGES.payloadBytesMax[1]), undefined, null]
     await serve({ give: { action: () => results.shift() } })
     expect(await call('give')).toMatchObject({ outcome: 'failed', code: 'invalidArgument' })
     expect(await call('give')).toMatchObject({ outcome: 'failed', code: 'tooLarge' })

@@ -3,7 +3,7 @@ import { EscrowError } from '../errors.ts'
 import type { ChartTurn } from './chart-state.ts'
 import { parseAttributes } from './chart-turn.ts'
 import type { CurrentResults, FlowMachineContext } from './flow-view.ts'
-import { checkJson, valueBounds } from './json.ts'
+import { checkJson } from './json.ts'
 import { type Migrations, migratedState } from './migrate.ts'
 import type {
   Json,
@@ -129,9 +129,7 @@ export class ChartProgram implements SagaProgram {
     const { chart, flow } = this.#options
     const output =
       flow === undefined ? turn.output : flow.output?.(chart.contextOf(turn.state) as FlowMachineContext)
-    return turn.with({
-      output: checkJson(output, valueBounds(`the output of saga ${JSON.stringify(this.name)}`)),
-    })
+    return turn.with({ output: checkJson(output, `the output of saga ${JSON.stringify(this.name)}`) })
   }
 }
 

@@ -6,7 +6,7 @@
  */
 import { EscrowError } from '../errors.ts'
 import type { ContextKeeping } from './chart-state.ts'
-import { checkJson, valueBounds } from './json.ts'
+import { checkJson } from './json.ts'
 import type { Branch, Json, SagaAttributes, TurnEffect } from './program.ts'
 
 /** The actions that stand in a driven machine where the definition's has an invoke or enters a parallel state. */
@@ -155,7 +155,7 @@ export class TurnDraft {
       )
     const timer = id ?? event.type
     if (!timer.startsWith(AFTER)) {
-      const kept = checkJson(event, valueBounds(`the event of timer ${JSON.stringify(timer)}`)) as Json
+      const kept = checkJson(event, `the event of timer ${JSON.stringify(timer)}`) as Json
       this.#activity = { ...this.#activity, raised: new Map(this.#activity.raised).set(timer, kept) }
     }
     this.#unspend(timer)
@@ -202,7 +202,7 @@ export class TurnDraft {
 
 /**
  * The entry into a step, with what it is called with; `sagaInput` is what its saga was started with, which was checked
- * then. Throws what its mapping throws, `invalidArgument`, `tooLarge`.
+ * then. Throws what its mapping throws, `invalidArgument`.
  */
 export function startOf(
   invocation: Invocation,
@@ -213,7 +213,7 @@ export function startOf(
   const { id, step, input } = invocation
   const given: unknown = typeof input === 'function' ? input(info) : input
   const isSagaInput = typeof given === 'object' && given !== null && given === sagaInput
-  if (!isSagaInput) checkJson(given, valueBounds(`the input of step ${JSON.stringify(step)}`))
+  if (!isSagaInput) checkJson(given, `the input of step ${JSON.stringify(step)}`)
   return { type: 'startStep', invocation: id, step, input: given as Json | undefined, isSagaInput, branch }
 }
 

@@ -81,11 +81,11 @@ export interface StepAddress {
   readonly databaseId: string
 }
 
-/** The bounds of one saga. */
+/** The bounds of one saga: `sagaLimits` of the configuration. All that is told of a size is told of its JSON text. */
 export interface SagaLimits {
-  /** Of one input, result, output or payload of a signal. Default 1 MiB. */
+  /** Of one input, result, output, payload of a signal, or routing slip. Default 256 KiB. */
   readonly payloadBytesMax: number
-  /** Of the machine's state, its context included. Default 256 KiB. */
+  /** Of the machine's state, its context included. Default 64 KiB. */
   readonly contextBytesMax: number
   /** Of all inputs, results and kept signals of one saga. Default 2 MiB. */
   readonly sagaBytesMax: number
@@ -105,8 +105,8 @@ export interface SagaLimits {
 
 /** The bounds where nothing else is configured. One saga, whole, fits into a segment of 4 MiB. */
 export const DEFAULT_SAGA_LIMITS: SagaLimits = {
-  payloadBytesMax: 1 << 20,
-  contextBytesMax: 256 << 10,
+  payloadBytesMax: 256 << 10,
+  contextBytesMax: 64 << 10,
   sagaBytesMax: 2 << 20,
   attributesBytesMax: 4 << 10,
   executionsMax: 10_000,
@@ -114,6 +114,19 @@ export const DEFAULT_SAGA_LIMITS: SagaLimits = {
   timersMax: 64,
   signalsMax: 64,
   lastDispatchMsMax: 7 * 86_400_000,
+}
+
+/** What each bound may be set to, from and to. What a saga keeps, and its machine, still fit into a segment together. */
+export const SAGA_LIMIT_RANGES: { readonly [Bound in keyof SagaLimits]: readonly [number, number] } = {
+  payloadBytesMax: [1 << 10, 1 << 20],
+  contextBytesMax: [1 << 10, 512 << 10],
+  sagaBytesMax: [1 << 10, 2 << 20],
+  attributesBytesMax: [0, 64 << 10],
+  executionsMax: [1, 10_000],
+  activeMax: [1, 1_024],
+  timersMax: [1, 1_024],
+  signalsMax: [1, 1_024],
+  lastDispatchMsMax: [1, 365 * 86_400_000],
 }
 
 /** What a decision about a saga may know of the world. */
@@ -187,9 +200,13 @@ export function briefStack(thrown: unknown): string {
   return text.length > STACK_CHARACTERS_MAX ? `${text.slice(0, STACK_CHARACTERS_MAX - 1)}…` : text
 }
 
-/** The error of a bound that was passed, with its name. */
+/** The error of a bound that was passed, with its name, and the setting that it has in the configuration. */
 export function overBound(what: string, actual: number, bound: keyof SagaLimits, max: number): EscrowError {
-  return new EscrowError('tooLarge', `${what} is ${actual}, over the limit ${bound} of ${max}`, {
-    details: { limit: bound, max: String(max), actual: String(actual) },
-  })
+  const setting = `sagaLimits.${bound}`
+  const [, most] = SAGA_LIMIT_RANGES[bound]
+  return new EscrowError(
+    'tooLarge',
+    `${what} is ${actual}, over the limit ${bound} of ${max}: ${setting} in escrow.config.ts allows up to ${most}`,
+    { details: { limit: bound, setting, max: String(max), actual: String(actual) } },
+  )
 }

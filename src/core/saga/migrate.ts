@@ -1,6 +1,6 @@
 /** Brings the state of a running saga from one version of its definition to another. */
 import { EscrowError } from '../errors.ts'
-import { checkJson, valueBounds } from './json.ts'
+import { checkJson } from './json.ts'
 import type { Json, MigratedState, RunningParts } from './program.ts'
 import type { Statechart } from './statechart.ts'
 
@@ -65,7 +65,7 @@ export function migratedState(
   persisted: Json,
   input: Json | undefined,
 ): MigratedState {
-  const given = checkJson(migrations[from]?.(persisted), valueBounds('the state that the migration gave'))
+  const given = checkJson(migrations[from]?.(persisted), 'the state that the migration gave')
   if (typeof given !== 'object' || given === null || !('value' in given))
     throw new EscrowError('migrationFailed', 'the migration gave no state: one has a `value`')
   const state = chart.restore(given, input)

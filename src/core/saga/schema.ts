@@ -1,6 +1,6 @@
 /** Checks values with whatever validator a user has, as long as it speaks Standard Schema. */
 import { EscrowError } from '../errors.ts'
-import { checkJson, valueBounds } from './json.ts'
+import { checkJson } from './json.ts'
 import type { Json } from './program.ts'
 
 /**
@@ -51,19 +51,19 @@ export function checkSchema(schema: unknown, what: string): void {
   }
 }
 
-/** Checks a value; returns it as the schema has it. Throws `invalidArgument` with the issues, and `tooLarge`. */
+/** Checks a value; returns it as the schema has it. Throws `invalidArgument` with the issues. */
 export function parseValue(
   schema: StandardSchema | undefined,
   value: unknown,
   what: string,
 ): Json | undefined {
-  if (schema === undefined) return checkJson(value, valueBounds(what))
+  if (schema === undefined) return checkJson(value, what)
   const result = schema['~standard'].validate(value)
   if (result instanceof Promise) {
     result.catch(() => {})
     throw asynchronous(what)
   }
-  if (result.issues === undefined) return checkJson(result.value, valueBounds(what))
+  if (result.issues === undefined) return checkJson(result.value, what)
   const issues = result.issues.slice(0, ISSUES_MAX).map(issueText)
   const more = result.issues.length - issues.length
   const rest = more > 0 ? `; and ${more} more` : ''

@@ -21,7 +21,7 @@ import { EscrowError } from '../errors.ts'
 import type { SagaDefinition } from './define.ts'
 import { defineFlow } from './define.ts'
 import type { Flow, FlowNode, StepNode } from './flow.ts'
-import { checkJson, valueBounds } from './json.ts'
+import { checkJson } from './json.ts'
 import type { StepName, StepSettings } from './policy.ts'
 import type { Json, StepRetry } from './program.ts'
 
@@ -74,7 +74,7 @@ export function parseSlip(text: string): Json {
  * slip that breaks the rules which every definition is held to.
  */
 export function compileSlip(slip: Json | undefined): SagaDefinition<Json | undefined, undefined> {
-  checkJson(slip, valueBounds('the routing slip'))
+  checkJson(slip, 'the routing slip')
   const parser = new SlipParser()
   const flow = parser.flow(slip)
   return defineFlow('slip', 1, flow)

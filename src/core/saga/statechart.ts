@@ -39,7 +39,7 @@ import {
 } from './chart-turn.ts'
 import { type NodeConfig, Rewriting } from './driven-config.ts'
 import { FAILED, whyFailed } from './failure-text.ts'
-import { CONTEXT_BYTES_MAX, checkJson } from './json.ts'
+import { checkJson } from './json.ts'
 import type { Json, MachineState, RunningParts, SagaEvent, Turn, TurnEffect } from './program.ts'
 import { type KnownTurn, TurnMemory } from './turn-memory.ts'
 
@@ -285,11 +285,7 @@ export class Statechart {
     // A child that user code spawned would not come back after a crash.
     if (Object.keys(snapshot.children).length > 0)
       throw new EscrowError('invalidSaga', 'an assign spawned an actor, which is not durable: invoke a step')
-    checkJson(this.#keeping.keep(snapshot.context), {
-      what: 'the context of the machine',
-      bytesMax: CONTEXT_BYTES_MAX,
-      bound: 'CONTEXT_BYTES_MAX',
-    })
+    checkJson(this.#keeping.keep(snapshot.context), 'the context of the machine')
   }
 
   #guarded(turn: () => Snapshot): Snapshot {

@@ -1,9 +1,11 @@
 /** A saga that was defined as a user would, decided from its start to its end, and read back from its row each time. */
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
+import { setup } from 'xstate'
 import { stepRequestOf } from '../../../src/core/saga/decision.ts'
-import { defineSaga } from '../../../src/core/saga/define.ts'
+import { defineSaga, definitionOf } from '../../../src/core/saga/define.ts'
 import { sagaStatusOf } from '../../../src/core/saga/image.ts'
 import { participantSteps, stepType, untilDone } from '../../../src/core/saga/policy.ts'
+import { stepLogic } from '../../../src/core/saga/statechart.ts'
 import { ByteWriter } from '../../../src/store/binary.ts'
 import { decodeSagaImage, encodeSagaImage } from '../../../src/store/saga-record.ts'
 import { call, Driven, head, outcome } from './fixtures.ts'
@@ -117,5 +119,52 @@ test('search attributes: what the start gave stays, beside what the definition a
   expect(saga.state).toMatchObject({
     businessKey: 'from the definition',
     tags: { region: 'eu', kind: 'order', customer: 'c1' },
+  })
+})
+
+describe('sizes are held to one set of bounds, and an error names the bound and its setting', () => {
+  const large = 'x'.repeat(300_000)
+  const { program } = placeOrder
+  const setting = (bound: string, max: number) =>
+    expect.stringMatching(
+      new RegExp(`the limit ${bound} of ${max}: sagaLimits\\.${bound} in escrow\\.config\\.ts`),
+    )
+
+  test('an input is refused, and nothing begins', () => {
+    const saga = new Driven(program).start({ input: JSON.stringify(large) })
+    expect(saga.last.refused).toMatchObject({
+      code: 'tooLarge',
+      message: setting('payloadBytesMax', 262_144),
+      details: { limit: 'payloadBytesMax', setting: 'sagaLimits.payloadBytesMax' },
+    })
+    expect(saga.image).toBeUndefined()
+  })
+
+  test('a result ends its step as failed, and what it did is undone', () => {
+    const saga = new Driven(program).start().answer(1, outcome('done', { result: JSON.stringify(large) }))
+    expect(saga.state.reason).toEqual(setting('payloadBytesMax', 262_144))
+    expect(saga.last.effects).toEqual([call(1, 'compensation')])
+  })
+
+  test('the context of a machine parks its saga', () => {
+    const machine = setup({ actors: { hold: stepLogic() } }).createMachine({
+      id: 'keeping',
+      context: ({ input }) => ({ kept: (input as unknown as { text: string }).text }),
+      initial: 'held',
+      states: { held: { invoke: { src: 'hold' } } },
+    })
+    const steps = { hold: { action: 'shop/hold', compensation: true } } as const
+    const keeping = definitionOf(machine, { name: 'keeping', version: 1, steps })
+    const start = (length: number) =>
+      new Driven(keeping.program).start({ input: JSON.stringify({ text: 'x'.repeat(length) }) })
+    expect(start(70_000).state.stuck).toEqual(setting('contextBytesMax', 65_536))
+    expect(start(60_000).state.stuck).toBe('')
+  })
+
+  test('bounds that are set otherwise are what counts', () => {
+    const saga = new Driven(program)
+    saga.moment = { ...saga.moment, limits: { ...saga.moment.limits, payloadBytesMax: 400_000 } }
+    saga.start({ input: JSON.stringify(large) })
+    expect(saga.last.refused).toBeUndefined()
   })
 })

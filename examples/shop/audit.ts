@@ -1,7 +1,7 @@
 /** Writes each order that was confirmed to a log. Its database: `log`. */
-import { participant, postgresBarrier, type ReceivedMessage } from '../../src/index.ts'
-import type { Confirmation } from './place-order.ts'
+import { participant, postgresBarrier, type ReceivedMessage } from '../../src/participant/index.ts'
 import { committed, coordinator, openDatabase, tell } from './service.ts'
+import type { Confirmation } from './steps.ts'
 
 const pool = openDatabase('audit')
 // No unique order_id: the barrier alone keeps a message from taking effect twice, and the reconciliation would see it.

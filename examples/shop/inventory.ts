@@ -1,10 +1,10 @@
 /** Reserves, releases and ships. Its database: each movement of stock, and their sums by article in `stock`. */
 import type { PoolClient } from 'pg'
-import { defineStep, participant, postgresBarrier } from '../../src/index.ts'
+import { defineStep, participant, postgresBarrier } from '../../src/participant/index.ts'
 import type { Order } from './orders.ts'
-import { inventory } from './place-order.ts'
 import { refuseWhere } from './rules.ts'
 import { committed, coordinator, openDatabase, tell } from './service.ts'
+import { inventory } from './steps.ts'
 
 const pool = openDatabase('inventory')
 // Nothing unique: the barrier alone keeps a step from taking effect twice, and the reconciliation would see it.

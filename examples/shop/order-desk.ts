@@ -9,10 +9,11 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { PoolClient } from 'pg'
-import { connect, defineStep, postgresBarrier } from '../../src/index.ts'
+import { connect, defineStep, postgresBarrier } from '../../src/participant/index.ts'
 import { type Order, readOrders, totalCents } from './orders.ts'
-import { type Confirmation, orderDesk, placeOrder } from './place-order.ts'
+import { placeOrder } from './place-order.ts'
 import { committed, coordinator, openDatabase, pace, tell, told, troubled } from './service.ts'
+import { type Confirmation, orderDesk } from './steps.ts'
 
 const inFlightMax = 128
 const pauseMs = 50

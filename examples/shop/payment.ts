@@ -1,10 +1,10 @@
 /** Charges and refunds, and looks for fraud. Its database: each of both in `entries`, and what each customer has paid. */
 import type { PoolClient } from 'pg'
-import { defineStep, participant, postgresBarrier } from '../../src/index.ts'
+import { defineStep, participant, postgresBarrier } from '../../src/participant/index.ts'
 import { type Order, totalCents } from './orders.ts'
-import { payment } from './place-order.ts'
 import { refuseWhere } from './rules.ts'
 import { committed, coordinator, openDatabase, tell, told } from './service.ts'
+import { payment } from './steps.ts'
 import { slowly } from './trouble.ts'
 
 const pool = openDatabase('payment')

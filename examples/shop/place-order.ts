@@ -1,27 +1,11 @@
 /**
- * The way of an order through the services. The coordinator runs it, the order desk starts it, and each service takes
- * the types of its steps from here.
+ * The way of an order through the services. The coordinator runs it, and the order desk starts it.
  *
  *   npm run escrow -- saga diagram place-order --config examples/shop/escrow.config.ts
  */
-import { defineSaga, participantSteps, type StepSettings, stepType, untilDone } from '../../src/index.ts'
+import { defineSaga, type StepSettings, untilDone } from '../../src/saga.ts'
 import type { Order } from './orders.ts'
-
-export const inventory = participantSteps('inventory', {
-  reserve: stepType<Order, { reservation: number }>(),
-  ship: stepType<Order, { parcel: number }>(),
-})
-export const payment = participantSteps('payment', {
-  charge: stepType<Order, { charge: number }>(),
-  'fraud-check': stepType<Order, undefined>(),
-})
-export const orderDesk = participantSteps('order-desk', {
-  confirm: stepType<Order, undefined>(),
-  'send-confirmation': stepType<Confirmation, { confirmation: number }>(),
-})
-
-/** What is told of an order that was shipped. */
-export type Confirmation = Order & { readonly parcel: number }
+import { inventory, orderDesk, payment } from './steps.ts'
 
 /**
  * A service that is down, or slow, or whose answer is lost, says nothing about an order: it is asked again until it

@@ -2,7 +2,7 @@
  * Why the shop refuses orders. Each rule looks at one order alone, so that what becomes of an order follows from the
  * input, whatever else happens at the same time.
  */
-import { refuse } from '../../src/index.ts'
+import { refuse } from '../../src/participant/index.ts'
 import { type Order, totalCents } from './orders.ts'
 import { hash } from './random.ts'
 

@@ -5,7 +5,7 @@
 import { writeSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { Pool } from 'pg'
-import { Refusal } from '../../src/index.ts'
+import { Refusal } from '../../src/participant/index.ts'
 import { dies, loseAnswer, slowly } from './trouble.ts'
 
 /** Where the coordinator is. */

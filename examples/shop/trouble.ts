@@ -7,10 +7,10 @@ import { hash } from './random.ts'
 
 const slowMs = { min: 200, max: 600 }
 
-/** A twelfth of the orders take a few hundred milliseconds at a piece of work, others at each. */
+/** A seventh of the orders take a few hundred milliseconds at a piece of work, others at each. */
 export async function slowly(work: string, orderId: string): Promise<void> {
   const text = `${work} is slow with ${orderId}`
-  if (isAmong(text, 80)) await sleep(slowMs.min + (hash(`${text} for`) % (slowMs.max - slowMs.min)))
+  if (isAmong(text, 150)) await sleep(slowMs.min + (hash(`${text} for`) % (slowMs.max - slowMs.min)))
 }
 
 /** Three in a hundred answers are lost after the work was done: it is asked for again. */
@@ -21,7 +21,7 @@ export function loseAnswer(work: string, orderId: string): void {
 
 /** At one piece of work in four thousand a service dies by itself: its COMMIT is done, and its answer isn't given. */
 export function dies(work: string, orderId: string): boolean {
-  return hash(`${work} kills its service at ${orderId}`) % 4_000 === 0
+  return hash(`${work} ends its service at ${orderId}`) % 4_000 === 0
 }
 
 function isAmong(text: string, perMille: number): boolean {

@@ -1,5 +1,4 @@
 import type { TransactionChecker } from '../checker.ts'
-import type { LocalTransaction } from '../local-transaction.ts'
 import type { Refusal } from '../refusal.ts'
 import { bounded } from '../session-options.ts'
 import type { StepCall } from '../step.ts'
@@ -37,7 +36,7 @@ export interface RunOptions {
 /** One step's options. */
 export interface StepRunOptions extends RunOptions {
   /** What `sendInTransaction` gives its callback: its messages go if, and only if, this step's work commits. */
-  readonly tx?: LocalTransaction | undefined
+  readonly tx?: (BarrierSubject & { readonly operation: 'local' }) | undefined
 }
 
 /** A barrier in a service's own PostgreSQL database: one small table. See protos/escrow/v1/BARRIER.md. */

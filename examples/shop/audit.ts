@@ -1,6 +1,6 @@
 /** Writes each order that was confirmed to a log. Its database: `log`. */
 import { participant, postgresBarrier, type ReceivedMessage } from '../../src/participant/index.ts'
-import { committed, coordinator, openDatabase, tell } from './service.ts'
+import { committed, connecting, coordinator, openDatabase, tell } from './service.ts'
 import type { Confirmation } from './steps.ts'
 
 const pool = openDatabase('audit')
@@ -22,5 +22,8 @@ const orderConfirmed = async (message: ReceivedMessage) => {
   )
 }
 
-await participant('audit', { 'order-confirmed': orderConfirmed }, { barrier }).connect(coordinator)
+await participant('audit', { 'order-confirmed': orderConfirmed }, { barrier }).connect(
+  coordinator,
+  connecting,
+)
 tell('ready')

@@ -3,7 +3,7 @@ import type { PoolClient } from 'pg'
 import { defineStep, participant, postgresBarrier } from '../../src/participant/index.ts'
 import type { Order } from './orders.ts'
 import { refuseWhere } from './rules.ts'
-import { committed, coordinator, openDatabase, tell } from './service.ts'
+import { committed, connecting, coordinator, openDatabase, tell } from './service.ts'
 import { inventory } from './steps.ts'
 
 const pool = openDatabase('inventory')
@@ -45,7 +45,7 @@ const ship = defineStep(inventory.ship.type, {
     ),
 })
 
-await participant('inventory', { reserve, ship }, { barrier }).connect(coordinator)
+await participant('inventory', { reserve, ship }, { barrier }).connect(coordinator, connecting)
 tell('ready')
 
 /** Writes a movement down, and gives its number. */

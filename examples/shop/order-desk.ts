@@ -12,7 +12,7 @@ import type { PoolClient } from 'pg'
 import { connect, defineStep, postgresBarrier } from '../../src/participant/index.ts'
 import { type Order, readOrders, totalCents } from './orders.ts'
 import { placeOrder } from './place-order.ts'
-import { committed, coordinator, openDatabase, pace, tell, told, troubled } from './service.ts'
+import { committed, connecting, coordinator, openDatabase, pace, tell, told, troubled } from './service.ts'
 import { type Confirmation, orderDesk } from './steps.ts'
 
 const inFlightMax = 128
@@ -32,7 +32,7 @@ await pool.query(`
   create table if not exists rejected_lines (line integer primary key, problem text not null)`)
 
 const barrier = await postgresBarrier(pool)
-const session = await connect(coordinator, { service: 'order-desk' })
+const session = await connect(coordinator, { service: 'order-desk', ...connecting })
 await session.registerChecker('orders', barrier.checker)
 await session.registerHandlers({ confirm: confirm(), 'send-confirmation': sendConfirmation() }, { barrier })
 tell('ready')

@@ -3,7 +3,7 @@ import type { PoolClient } from 'pg'
 import { defineStep, participant, postgresBarrier } from '../../src/participant/index.ts'
 import { type Order, totalCents } from './orders.ts'
 import { refuseWhere } from './rules.ts'
-import { committed, coordinator, openDatabase, tell, told } from './service.ts'
+import { committed, connecting, coordinator, openDatabase, tell, told } from './service.ts'
 import { payment } from './steps.ts'
 import { slowly } from './trouble.ts'
 
@@ -43,7 +43,10 @@ const fraudCheck = defineStep(payment['fraud-check'].type, {
     }),
 })
 
-await participant('payment', { charge, 'fraud-check': fraudCheck }, { barrier }).connect(coordinator)
+await participant('payment', { charge, 'fraud-check': fraudCheck }, { barrier }).connect(
+  coordinator,
+  connecting,
+)
 tell('ready')
 
 /** Writes an entry down, and gives its number. */

@@ -28,8 +28,12 @@ export function refusalOf(order: Order): Refused | undefined {
     return { step: 'charge', code: 'declined', reason: `the card bears no ${totalCents(order)} cents` }
   }
   // Both stand in one parallel: an order that failed at both would tell whichever came first.
-  if (isSuspect(order.customer)) {
-    return { step: 'fraud-check', code: 'fraud', reason: `${order.customer} is known for fraud` }
+  if (isSuspect(order)) {
+    return {
+      step: 'fraud-check',
+      code: 'fraud',
+      reason: `${order.sku} is nothing that ${order.customer} buys`,
+    }
   }
   return undefined
 }
@@ -40,7 +44,7 @@ export function refuseWhere(step: CheckingStep, order: Order): void {
   if (refused?.step === step) throw refuse(refused.reason, refused.code)
 }
 
-/** Three customers in a hundred. */
-function isSuspect(customer: string): boolean {
-  return hash(`${customer} is a suspect`) % 1_000 < 30
+/** One order in twenty looks odd. */
+function isSuspect({ customer, sku }: Order): boolean {
+  return hash(`${customer} never bought ${sku}`) % 20 === 0
 }

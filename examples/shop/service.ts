@@ -11,6 +11,9 @@ import { dies, loseAnswer, slowly } from './trouble.ts'
 /** Where the coordinator is. */
 export const coordinator = process.env.ESCROW_ADDRESS ?? 'localhost:7411'
 
+/** A coordinator that is killed now and then may be away for long on a slow machine. */
+export const connecting = { connectTimeoutMs: 60_000 }
+
 /** The service's own database. Each connection says what it is for in pg_stat_activity. */
 export function openDatabase(service: string, connectionsMax = 10): Pool {
   const connectionString = process.env.DATABASE_URL

@@ -40,7 +40,7 @@ describe('the input', () => {
   })
 
   test('what becomes of an order follows from its line alone, and at most one step refuses it', () => {
-    const suspect = Array.from({ length: 100 }, (_, at) => `c-${at}`).find((customer) => {
+    const suspect = Array.from({ length: 1_000 }, (_, at) => `c-${at}`).find((customer) => {
       return refusalOf({ ...order, customer })?.step === 'fraud-check'
     })
     const dear = { quantity: 1, unitPriceCents: cardLimitCents + 1 }

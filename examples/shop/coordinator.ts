@@ -12,6 +12,8 @@ const pageSize = 1_000
 const stallMsMax = 60_000
 const pollMs = 200
 const portTriesMax = 50
+const openStatuses: readonly string[] = ['PREPARED', 'COMMITTED', 'RUNNING', 'COMPENSATING']
+const endStatuses: readonly string[] = ['DELIVERED', 'ROLLED_BACK', 'COMPLETED', 'COMPENSATED', 'PARKED']
 
 /** Where it listens, on 127.0.0.1. */
 export interface CoordinatorPorts {
@@ -19,13 +21,13 @@ export interface CoordinatorPorts {
   readonly http: number
 }
 
-/** How many transactions there are. `byCheckBack` are among the committed and the rolled back. */
+/** How many transactions there are, by what became of them. */
 export interface Counts {
-  readonly committed: number
-  readonly rolledBack: number
-  readonly byCheckBack: number
-  readonly parked: number
-  readonly open: number
+  readonly sagas: { completed: number; compensated: number; parked: number }
+  /** `byCheckBack` are among the committed and the rolled back. */
+  readonly messages: { committed: number; rolledBack: number; byCheckBack: number; parked: number }
+  /** Of both kinds. */
+  open: number
 }
 
 /**
@@ -68,6 +70,7 @@ export function coordinatorProgram(ports: CoordinatorPorts, dataFolder: string):
 /** A transaction in the JSON form of protos/escrow/v1, as far as it is read here. */
 interface TransactionJson {
   readonly id: string
+  readonly kind: string
   readonly status: string
   readonly settledBy?: string
 }
@@ -89,7 +92,7 @@ export async function waitUntilSettled(ports: CoordinatorPorts, signal: AbortSig
   for (;;) {
     let state: string
     try {
-      const { transactions = [], asOfMs = '0' } = await list(ports, ['PREPARED', 'COMMITTED'])
+      const { transactions = [], asOfMs = '0' } = await list(ports, openStatuses)
       if (transactions.length === 0 && Number(asOfMs) > calledAt) return
       const ids = transactions.map((transaction) => `${transaction.id} ${transaction.status}`)
       state =
@@ -109,19 +112,29 @@ export async function waitUntilSettled(ports: CoordinatorPorts, signal: AbortSig
 
 /** Counts all transactions that the coordinator knows. */
 export async function countTransactions(ports: CoordinatorPorts): Promise<Counts> {
-  const counts = { committed: 0, rolledBack: 0, byCheckBack: 0, parked: 0, open: 0 }
+  const counts: Counts = {
+    sagas: { completed: 0, compensated: 0, parked: 0 },
+    messages: { committed: 0, rolledBack: 0, byCheckBack: 0, parked: 0 },
+    open: 0,
+  }
   for (let pageToken = ''; ; ) {
-    const page = await list(ports, ['PREPARED', 'COMMITTED', 'DELIVERED', 'ROLLED_BACK', 'PARKED'], pageToken)
-    for (const { status, settledBy } of page.transactions ?? []) {
-      if (settledBy === 'checkBack') counts.byCheckBack += 1
-      if (status === 'TRANSACTION_STATUS_DELIVERED') counts.committed += 1
-      else if (status === 'TRANSACTION_STATUS_ROLLED_BACK') counts.rolledBack += 1
-      else if (status === 'TRANSACTION_STATUS_PARKED') counts.parked += 1
-      else counts.open += 1
-    }
+    const page = await list(ports, [...openStatuses, ...endStatuses], pageToken)
+    for (const transaction of page.transactions ?? []) count(counts, transaction)
     pageToken = page.nextPageToken ?? ''
     if (pageToken === '') return counts
   }
+}
+
+function count(counts: Counts, { kind, status, settledBy }: TransactionJson): void {
+  const { sagas, messages } = counts
+  if (settledBy === 'checkBack') messages.byCheckBack += 1
+  if (status === 'TRANSACTION_STATUS_COMPLETED') sagas.completed += 1
+  else if (status === 'TRANSACTION_STATUS_COMPENSATED') sagas.compensated += 1
+  else if (status === 'TRANSACTION_STATUS_DELIVERED') messages.committed += 1
+  else if (status === 'TRANSACTION_STATUS_ROLLED_BACK') messages.rolledBack += 1
+  else if (status !== 'TRANSACTION_STATUS_PARKED') counts.open += 1
+  else if (kind === 'TRANSACTION_KIND_SAGA') sagas.parked += 1
+  else messages.parked += 1
 }
 
 async function list(ports: CoordinatorPorts, statuses: readonly string[], pageToken = ''): Promise<ListJson> {

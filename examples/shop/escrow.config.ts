@@ -1,5 +1,6 @@
 /** The coordinator of the shop: `escrow serve --config examples/shop/escrow.config.ts`. */
 import { defineConfig } from '../../src/index.ts'
+import { placeOrder } from './place-order.ts'
 
 export default defineConfig({
   // The main process sets ESCROW_STORE and the ports, which go before what stands here.
@@ -7,4 +8,5 @@ export default defineConfig({
   // Both sooner than by default, so that a run with kills needn't wait long for what a kill left undecided.
   checkBack: { delayMs: 2_000, delayMsMax: 5_000 },
   retry: { delayMsMax: 2_000 },
+  sagas: [placeOrder],
 })

@@ -1,7 +1,8 @@
 /**
- * Kills each process several times, at moments that know nothing of what it is doing: the time of the work is cut into
- * equal windows, and in each window each process is killed once, at a time drawn uniformly from it. A kill counts when
- * the process was ready and had work in flight; what it had is read from the pipe that outlived it.
+ * Kills each process several times, at moments that know nothing of what it is doing: there are windows of equal length,
+ * and in each window each process is killed once, at a time drawn uniformly from it. A window begins when all are back
+ * from the one before and some order has ended since, so that a slow machine has its work interrupted, not prevented. A
+ * kill counts when the process was ready and had work in flight; what it had is read from the pipe that outlived it.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Ledger } from './ledger.ts'
@@ -12,9 +13,10 @@ import type { Supervised } from './supervisor.ts'
 export const killsMin = 5
 /** One more than needed, as a moment without work in flight may be drawn. */
 const windows = 6
-/** For moments without work in flight, and for a machine so slow that it restarts for longer than it works. */
-const extraKillsMax = 20
+/** For moments without work in flight: half as long, and only for those who need it. */
+const extraWindowsMax = 20
 const paceMs = 50
+const pollMs = 20
 
 /** One kill. */
 export interface KillRecord {
@@ -26,7 +28,7 @@ export interface KillRecord {
 
 export interface KillOptions {
   readonly seed: number
-  /** Over how long the windows extend, from the call of `run`, in milliseconds. */
+  /** How long the windows are in all, without what lies between them, in milliseconds. */
   readonly spanMs: number
   readonly victims: readonly Supervised[]
   readonly ledger: Ledger
@@ -43,6 +45,8 @@ export class Killer {
   readonly #options: KillOptions
   readonly #startedAt = performance.now()
   readonly #recoveries: Promise<void>[] = []
+  #allowed = 0
+  #isInWindow = false
   #isOver = false
 
   constructor(options: KillOptions) {
@@ -51,14 +55,33 @@ export class Killer {
 
   /** Resolves when each process has had its kills, or no work is left, and all of them are back. */
   async run(): Promise<void> {
-    const { seed, spanMs, victims, print } = this.#options
-    print(
-      `kills: seed ${seed}, each process once in each of ${windows} windows of ${seconds(spanMs / windows)}`,
-    )
+    const { seed, spanMs, victims, ledger, print } = this.#options
+    const windowMs = spanMs / windows
+    print(`kills: seed ${seed}, each process once in each of ${windows} windows of ${seconds(windowMs)}`)
     this.#pace()
-    await Promise.all(victims.map((victim) => this.#killAll(victim)))
+    // Each has its own sequence, so that its times follow from the seed whatever becomes of the others.
+    const sequences = new Map(victims.map(({ name }) => [name, randomFrom(seed ^ hash(name))]))
+    for (let window = 1; window <= windows + extraWindowsMax && !ledger.finished; window += 1) {
+      const isExtra = window > windows
+      const due = isExtra ? victims.filter(({ name }) => this.counted(name) < killsMin) : victims
+      if (due.length === 0) break
+      const lengthMs = isExtra ? windowMs / 2 : windowMs
+      this.#isInWindow = true
+      const kills = due.map((victim) => this.#kill(victim, sequences.get(victim.name)!() * lengthMs))
+      await Promise.all([...kills, sleep(lengthMs)])
+      this.#isInWindow = false
+      await this.#between()
+    }
     this.#isOver = true
     await Promise.all(this.#recoveries)
+  }
+
+  /** Waits until all are back and an order has ended since, if there is one that can. The shop bounds a wait for nothing. */
+  async #between(): Promise<void> {
+    const { victims, ledger } = this.#options
+    const ended = ledger.outcomes.size
+    await Promise.all(victims.map((victim) => victim.ready()))
+    while (ledger.outcomes.size === ended && ended < this.#allowed && !ledger.finished) await sleep(pollMs)
   }
 
   /** Allows ever fewer orders a second, so that there is work for as long as there are kills, and then all of them. */
@@ -67,8 +90,9 @@ export class Killer {
     let share = 1
     // Told again and again: the order desk may be starting anew just now.
     const pacing = setInterval(() => {
-      share *= Math.exp(-paceMs / spanMs)
-      allow(this.#isOver ? orders : Math.ceil(orders * (1 - share)))
+      if (this.#isInWindow) share *= Math.exp(-paceMs / spanMs)
+      this.#allowed = this.#isOver ? orders : Math.ceil(orders * (1 - share))
+      allow(this.#allowed)
       if (ledger.finished) clearInterval(pacing)
     }, paceMs)
     pacing.unref()
@@ -79,27 +103,10 @@ export class Killer {
     return this.records.filter((record) => record.victim === victim && record.counts).length
   }
 
-  async #killAll(victim: Supervised): Promise<void> {
-    const { seed, spanMs, ledger } = this.#options
-    // Its own sequence, so that its times follow from the seed whatever becomes of the others.
-    const random = randomFrom(seed ^ hash(victim.name))
-    const windowMs = spanMs / windows
-    const times = Array.from({ length: windows }, (_, window) => (window + random()) * windowMs)
-    for (const at of times) {
-      await sleep(Math.max(0, this.#startedAt + at - performance.now()))
-      if (ledger.finished) return
-      await this.#kill(victim)
-    }
-    for (let extra = 1; extra <= extraKillsMax && this.counted(victim.name) < killsMin; extra += 1) {
-      await victim.ready()
-      await sleep((random() * windowMs) / 2)
-      if (ledger.finished) return
-      await this.#kill(victim)
-    }
-  }
-
-  async #kill(victim: Supervised): Promise<void> {
+  async #kill(victim: Supervised, afterMs: number): Promise<void> {
+    await sleep(afterMs)
     const { ledger, print } = this.#options
+    if (ledger.finished) return
     const at = performance.now()
     const time = seconds(at - this.#startedAt)
     const heldBefore = ledger.heldByCoordinator()

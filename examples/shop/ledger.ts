@@ -1,6 +1,8 @@
+const outcomes: ReadonlySet<string> = new Set(['completed', 'compensated', 'parked'])
+
 /** What the services tell of their work (see `tell` in service.ts): what is in flight at each, and what is done. */
 export class Ledger {
-  /** The outcome of each order at the order desk. */
+  /** The outcome of each order at the order desk: completed, compensated, or parked. */
   readonly outcomes = new Map<string, string>()
   /** Each order of the input has its outcome. */
   finished = false
@@ -16,8 +18,8 @@ export class Ledger {
     if (what === 'finished') this.finished = true
     if (what !== 'end') return
     inFlight.delete(id)
-    if (outcome === 'placed' || outcome === 'refused') this.outcomes.set(id, outcome)
-    if (outcome === 'done') this.#doneAt(service).add(id)
+    if (outcomes.has(outcome)) this.outcomes.set(id, outcome)
+    if (outcome === 'done' || outcome === 'refused') this.#doneAt(service).add(id)
   }
 
   /** Takes that a process ended, after all that it had told: what was in flight is what it died with. */
@@ -26,7 +28,7 @@ export class Ledger {
     this.#of(service).clear()
   }
 
-  /** How many orders a service has done its work for, each counted once. */
+  /** How many pieces of work a service has done or refused, each counted once. */
   done(service: string): number {
     return this.#doneAt(service).size
   }
@@ -42,14 +44,15 @@ export class Ledger {
   }
 
   /**
-   * What certainly is in the coordinator's hands: half messages that it holds, as the local transaction has begun and
-   * the order desk still waits for the end of it, and deliveries whose handlers are running.
+   * What certainly is in the coordinator's hands: sagas whose end the order desk waits for, and the steps and deliveries
+   * that are running.
    */
   heldByCoordinator(): ReadonlySet<string> {
     const found = new Set<string>()
     for (const [service, inFlight] of this.#inFlight) {
       for (const [id, phase] of inFlight) {
-        if (service !== 'order-desk' || phase === 'held') found.add(`${service} ${id}`)
+        // An order alone, without a step, is one that the order desk is about to start.
+        if (phase === 'held' || id.includes('/')) found.add(`${service} ${id}`)
       }
     }
     return found

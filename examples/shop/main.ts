@@ -3,7 +3,7 @@ import { constants } from 'node:os'
 import { type Counts, countTransactions } from './coordinator.ts'
 import { killsMin } from './kills.ts'
 import { type Options, parseOptions, UsageError, usage } from './options.ts'
-import type { Reconciliation } from './reconciliation.ts'
+import { expectedOutcome, type Reconciliation } from './reconciliation.ts'
 import { Screen, tableLines } from './screen.ts'
 import { Shop } from './shop.ts'
 
@@ -76,12 +76,19 @@ function report(run: { shop: Shop; counts: Counts; books: Reconciliation; screen
     screen.print()
     for (const line of tableLines(rows)) screen.print(line)
   }
+  const { sagas, messages, open } = counts
   print([
-    ['global transactions', 'count'],
-    ['committed', String(counts.committed)],
-    ['rolled back', String(counts.rolledBack)],
-    ['of these settled by check-back', String(counts.byCheckBack)],
-    ['parked', String(counts.parked)],
+    ['sagas', 'count'],
+    ['completed', String(sagas.completed)],
+    ['compensated', String(sagas.compensated)],
+    ['parked', String(sagas.parked)],
+  ])
+  print([
+    ['messages', 'count'],
+    ['committed', String(messages.committed)],
+    ['rolled back', String(messages.rolledBack)],
+    ['of these settled by check-back', String(messages.byCheckBack)],
+    ['parked', String(messages.parked)],
   ])
   const killed = shop.killer === undefined ? true : reportKills(shop, shop.killer, print)
   print([
@@ -97,13 +104,13 @@ function report(run: { shop: Shop; counts: Counts; books: Reconciliation; screen
     if (more > 0) screen.print(`  ${what}: and ${more} more`)
   }
   screen.print()
-  if (counts.parked + counts.open > 0)
-    screen.print(`${counts.parked} transactions are parked, ${counts.open} open.`)
+  const parked = sagas.parked + messages.parked
+  if (parked + open > 0) screen.print(`${parked} transactions are parked, ${open} open.`)
   if (!killed)
     screen.print(
       `Some process was killed fewer than ${killsMin} times with work in flight: nothing is shown.`,
     )
-  return books.balances && killed && counts.parked + counts.open === 0
+  return books.balances && killed && parked + open === 0
 }
 
 function reportKills(shop: Shop, killer: Shop['killer'] & {}, print: (rows: string[][]) => void): boolean {
@@ -121,11 +128,16 @@ function lookAround(shop: Shop): string[] {
   const url = `http://localhost:${shop.ports.http}/escrow.v1.CoordinatorService`
   const post = (method: string, body: string) =>
     `  curl -s ${url}/${method} -H 'content-type: application/json' -d '${body}'`
+  const cli = (command: string) => `  npm run -s escrow -- ${command} --address localhost:${shop.ports.grpc}`
+  const compensated = expectedOutcome(shop.input).compensated[0]
   return [
     '',
     'The shop stays open until Ctrl-C. To look around:',
-    post('List', '{"statuses":["TRANSACTION_STATUS_ROLLED_BACK"],"limit":2}'),
+    cli('list --status compensated --limit 3'),
+    ...(compensated === undefined ? [] : [cli(`get ${compensated.order.id}`)]),
+    post('List', '{"statuses":["TRANSACTION_STATUS_COMPENSATED"],"limit":1}'),
     post('List', '{"statuses":["TRANSACTION_STATUS_DELIVERED"],"limit":1}'),
+    '  npm run -s escrow -- saga diagram place-order --config examples/shop/escrow.config.ts',
     `  curl -s http://localhost:${shop.ports.http}/readyz`,
     ...Object.values(shop.databaseUrls).map((database) => `  psql '${shown(database)}'`),
   ]

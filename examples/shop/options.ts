@@ -4,7 +4,8 @@ import { parseArgs } from 'node:util'
 export const usage = `npm start -- [options]
 
 Runs a small shop: a coordinator, an order desk, inventory, payment and audit, each a process of its own, with a real
-PostgreSQL database each. Orders are placed until the input ends; then the books of all services are compared with it.
+PostgreSQL database each. Each order is a saga: reserve, charge and check for fraud, confirm, ship, send the confirmation.
+When all have ended, completed or undone, the books of all services are compared with the input, to the cent.
 
   --orders FILE   orders as JSON lines, - for standard input (default: examples/shop/orders.jsonl)
   --once          end when the books are compared, instead of staying up for a look until Ctrl-C

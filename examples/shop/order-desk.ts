@@ -1,45 +1,91 @@
 /**
- * Takes orders: each is one local transaction together with half messages to inventory, payment and audit.
+ * Takes orders: starts the saga of each, and keeps what became of it. It is a participant too: it confirms orders, and
+ * sends their confirmations.
  *
  *   node examples/shop/order-desk.ts FILE
  *
- * It may be killed at any moment and started again. Its database alone says what became of an order: a row in
- * `orders`, placed or refused. An order without a row is tried again, always as a new global transaction. That is safe
- * though an earlier attempt may still be under way in a connection that outlived its process: both insert the same
- * primary key, so the second waits for the first, and only one of them can commit.
+ * It may be killed at any moment and started again. Its database alone says which orders have their outcome; the saga of
+ * any other order is started again, under the order's id, so that a saga that runs or has ended is the one that answers.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { PoolClient } from 'pg'
-import { connect, postgresBarrier } from '../../src/index.ts'
-import { creditLimitCents, type Order, readOrders, totalCents } from './orders.ts'
-import { coordinator, openDatabase, pace, tell } from './service.ts'
-import { losesItsWord, slowly } from './trouble.ts'
+import { connect, defineStep, postgresBarrier } from '../../src/participant/index.ts'
+import { type Order, readOrders, totalCents } from './orders.ts'
+import { placeOrder } from './place-order.ts'
+import { committed, connecting, coordinator, openDatabase, pace, tell, told, troubled } from './service.ts'
+import { type Confirmation, orderDesk } from './steps.ts'
 
-const inFlightMax = 64
+const inFlightMax = 128
 const pauseMs = 50
 const pauseMsMax = 2_000
+const waitMs = 60_000
 
 const pool = openDatabase('orders', 32)
+// Counted is what a unique key would hide: that an order is confirmed once is the barrier's work.
 await pool.query(`
   create table if not exists orders (
     id text primary key, customer text not null, sku text not null, quantity integer not null,
-    total_cents bigint not null, outcome text not null check (outcome in ('placed', 'refused')));
-  create table if not exists customers (
-    id text primary key, credit_used_cents bigint not null default 0,
-    constraint credit_limit check (credit_used_cents <= ${creditLimitCents}));
+    total_cents bigint not null, times_confirmed integer not null default 0, outcome text, reason text,
+    parcel integer, confirmation integer);
+  create table if not exists confirmations (
+    number integer generated always as identity, order_id text not null, parcel integer not null);
   create table if not exists rejected_lines (line integer primary key, problem text not null)`)
 
 const barrier = await postgresBarrier(pool)
-const session = await connect(coordinator, { service: 'order-desk' })
+const session = await connect(coordinator, { service: 'order-desk', ...connecting })
 await session.registerChecker('orders', barrier.checker)
+await session.registerHandlers({ confirm: confirm(), 'send-confirmation': sendConfirmation() }, { barrier })
 tell('ready')
 await placeAll(process.argv[2] ?? 'examples/shop/orders.jsonl')
 tell('finished')
 // It stays: somebody may still have to answer check-backs.
 
-type Outcome = 'placed' | 'refused'
+/** The pivot: from here on the order goes through. */
+function confirm() {
+  return defineStep(orderDesk.confirm.type, {
+    action: (order, call) =>
+      committed({ name: 'confirmed', orderId: order.id }, (doing) =>
+        barrier.step(call, pool, async (client) => {
+          doing()
+          const sql = 'update orders set times_confirmed = times_confirmed + 1 where id = $1'
+          await client.query(sql, [order.id])
+          return undefined
+        }),
+      ),
+  })
+}
 
-/** Places each order that has no outcome yet: those of one customer one after another, up to 64 at a time in all. */
+/**
+ * Writes the confirmation and sends it, in one local transaction: the message goes if, and only if, that commits. The
+ * trouble stands between the two, so that it hits an order desk that has committed and hasn't told the coordinator.
+ */
+function sendConfirmation() {
+  return defineStep(orderDesk['send-confirmation'].type, {
+    action: (order, call) => {
+      const work = { name: 'sent', orderId: order.id }
+      return told(work, async () => {
+        const request = { checker: 'orders', messages: [{ to: 'audit/order-confirmed', body: order }] }
+        const sent = await session.sendInTransaction(request, (tx) =>
+          troubled(work, (doing) => {
+            const write = async (client: PoolClient) => {
+              doing()
+              return { confirmation: await recordConfirmation(client, order) }
+            }
+            return barrier.step(call, pool, write, { tx })
+          }),
+        )
+        return sent.value
+      })
+    },
+  })
+}
+
+async function recordConfirmation(client: PoolClient, { id, parcel }: Confirmation): Promise<number> {
+  const sql = 'insert into confirmations (order_id, parcel) values ($1, $2) returning number'
+  return (await client.query<{ number: number }>(sql, [id, parcel])).rows[0]!.number
+}
+
+/** Places each order that has no outcome yet, up to 128 at a time. */
 async function placeAll(file: string): Promise<void> {
   const { orders, rejected } = readOrders(file)
   for (const { line, problem } of rejected) {
@@ -48,10 +94,22 @@ async function placeAll(file: string): Promise<void> {
     if ((await pool.query(sql, [line, problem])).rowCount === 1)
       console.log(`${file}:${line} ${problem}: rejected`)
   }
-  const { rows } = await pool.query<{ id: string; outcome: Outcome }>('select id, outcome from orders')
+  const column = (of: (order: Order) => unknown) => orders.map(of)
+  await pool.query(
+    `insert into orders (id, customer, sku, quantity, total_cents)
+     select * from unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::bigint[]) on conflict do nothing`,
+    [
+      column(({ id }) => id),
+      column(({ customer }) => customer),
+      column(({ sku }) => sku),
+      column(({ quantity }) => quantity),
+      column(totalCents),
+    ],
+  )
+  const ended = 'select id, outcome from orders where outcome is not null'
+  const { rows } = await pool.query<{ id: string; outcome: string }>(ended)
   const outcomes = new Map(rows.map(({ id, outcome }) => [id, outcome]))
   const inFlight = new Set<Promise<void>>()
-  const lastOf = new Map<string, Promise<void>>()
   const allowed = pace()
   for (const [index, order] of orders.entries()) {
     const outcome = outcomes.get(order.id)
@@ -61,21 +119,18 @@ async function placeAll(file: string): Promise<void> {
     }
     await allowed(index + 1)
     while (inFlight.size >= inFlightMax) await Promise.race(inFlight)
-    // The credit that an order finds depends on those before it, so a customer's orders don't overtake each other.
-    const before = lastOf.get(order.customer) ?? Promise.resolve()
-    const work = before.then(() => place(order)).finally(() => inFlight.delete(work))
+    const work = place(order).finally(() => inFlight.delete(work))
     inFlight.add(work)
-    lastOf.set(order.customer, work)
   }
   await Promise.all(inFlight)
 }
 
-/** Places one order, or finds out that it can't be: comes back only with an outcome that is in the database. */
+/** Places one order: comes back only with an outcome that is in the database, or with a saga that is parked. */
 async function place(order: Order): Promise<void> {
   tell('begin', order.id)
   for (let attempt = 1; ; attempt += 1) {
     const outcome = await tryToPlace(order).catch((error: Error) => {
-      // Unknown is an answer too: the next attempt finds out, and a half message left behind is settled by check-back.
+      // Unknown is an answer too: the next attempt finds out.
       if (attempt > 2) console.error(`${order.id}, attempt ${attempt}: ${error.message}`)
       return undefined
     })
@@ -84,57 +139,18 @@ async function place(order: Order): Promise<void> {
   }
 }
 
-async function tryToPlace(order: Order): Promise<Outcome> {
-  try {
-    await session.sendInTransaction(
-      {
-        checker: 'orders',
-        orderingKey: order.customer,
-        messages: ['inventory', 'payment', 'audit'].map((service) => ({
-          to: `${service}/order-placed`,
-          body: order,
-        })),
-      },
-      async (tx) => {
-        tell('hold', order.id)
-        await barrier.run(tx, pool, (client) => recordOrder(client, order))
-        if (losesItsWord(order.id)) throw new Error('the word to the coordinator is lost on purpose')
-      },
+async function tryToPlace(order: Order): Promise<string> {
+  const { id } = order
+  // The same id and the same order are the same saga, however often it is started.
+  await session.startSaga({ saga: placeOrder, id, input: order })
+  tell('hold', id)
+  const saga = await session.waitForSaga({ id, saga: placeOrder }, { timeoutMs: waitMs })
+  if (saga.status === 'parked') console.error(`${id} is parked: ${saga.error}`)
+  else {
+    await pool.query(
+      'update orders set outcome = $2, reason = $3, parcel = $4, confirmation = $5 where id = $1',
+      [id, saga.status, saga.error, saga.output?.parcel, saga.output?.confirmation],
     )
-    return 'placed'
-  } catch (error) {
-    if ((error as { constraint?: string }).constraint === 'credit_limit') return await recordRefusal(order)
-    // Whether the local transaction committed may be unknown here, but not to the database.
-    const sql = 'select outcome from orders where id = $1'
-    const { rows } = await pool.query<{ outcome: Outcome }>(sql, [order.id])
-    if (rows[0] === undefined) throw error
-    return rows[0].outcome
   }
-}
-
-/** The local transaction. The order's own row comes first: an order that has one already must not look refused. */
-async function recordOrder(client: PoolClient, order: Order): Promise<void> {
-  const { id, customer, sku, quantity } = order
-  const cents = totalCents(order)
-  await client.query(`insert into orders values ($1, $2, $3, $4, $5, 'placed')`, [
-    id,
-    customer,
-    sku,
-    quantity,
-    cents,
-  ])
-  await client.query('insert into customers (id) values ($1) on conflict do nothing', [customer])
-  await client.query('update customers set credit_used_cents = credit_used_cents + $2 where id = $1', [
-    customer,
-    cents,
-  ])
-  await slowly('order-desk', id)
-}
-
-/** Keeps the refusal in a transaction of its own, as the local transaction that found it was rolled back. */
-async function recordRefusal(order: Order): Promise<Outcome> {
-  const { id, customer, sku, quantity } = order
-  const sql = `insert into orders values ($1, $2, $3, $4, $5, 'refused') on conflict do nothing`
-  await pool.query(sql, [id, customer, sku, quantity, totalCents(order)])
-  return 'refused'
+  return saga.status
 }

@@ -8,9 +8,6 @@ const quantityMax = 1_000
 const unitPriceCentsMax = 10_000_000
 const name = /^[A-Za-z0-9._-]{1,64}$/
 
-/** The business rule: nobody owes the shop more than this. The order that would is refused, later ones may fit. */
-export const creditLimitCents = 100_000
-
 /** What a customer wants. Money is in whole cents. */
 export interface Order {
   readonly id: string

@@ -1,8 +1,9 @@
 /**
  * Compares the services' databases with the input, and with nothing else: the coordinator isn't asked, and what ought
- * to be there is computed here anew from the orders and the rule.
+ * to be there is computed here anew from the orders and the rules.
  */
-import { creditLimitCents, type Order, type OrderFile, totalCents } from './orders.ts'
+import { type Order, type OrderFile, totalCents } from './orders.ts'
+import { type Refused, refusalOf } from './rules.ts'
 
 /** A database as far as it is read here; a `pg` pool or client is one. */
 export interface Readable {
@@ -32,92 +33,167 @@ export interface Reconciliation {
   readonly checks: readonly Check[]
 }
 
-/** What ought to have come of the input: the rule is applied in the order of each customer's lines. */
+/** What ought to have come of the input. */
 export function expectedOutcome({ orders }: Pick<OrderFile, 'orders'>): {
-  placed: Order[]
-  refused: Order[]
+  readonly completed: readonly Order[]
+  readonly compensated: readonly { readonly order: Order; readonly refused: Refused }[]
 } {
-  const owedCents = new Map<string, number>()
-  const placed: Order[] = []
-  const refused: Order[] = []
+  const completed: Order[] = []
+  const compensated: { order: Order; refused: Refused }[] = []
   for (const order of orders) {
-    const owed = (owedCents.get(order.customer) ?? 0) + totalCents(order)
-    if (owed > creditLimitCents) refused.push(order)
-    else {
-      owedCents.set(order.customer, owed)
-      placed.push(order)
-    }
+    const refused = refusalOf(order)
+    if (refused === undefined) completed.push(order)
+    else compensated.push({ order, refused })
   }
-  return { placed, refused }
+  return { completed, compensated }
 }
 
 /** Reads the four databases and compares. Each table must hold what the input asks for: each once, and nothing else. */
 export async function reconcile(input: OrderFile, databases: ShopDatabases): Promise<Reconciliation> {
-  const { placed, refused } = expectedOutcome(input)
-  const rows = async (service: keyof ShopDatabases, sql: string) =>
-    facts((await databases[service].query(sql)).rows)
-  const perOrder = (describe: (order: Order) => string) =>
-    placed.map((order) => [order.id, describe(order)] as Fact)
+  const books: Books = {
+    ...expectedOutcome(input),
+    rows: async (service, sql) => facts((await databases[service].query(sql)).rows),
+  }
   const checks = [
     compare('rejected lines', {
       expected: input.rejected.map(({ line, problem }) => [`line ${line}`, problem]),
-      found: await rows('orders', `select 'line ' || line as id, problem as fact from rejected_lines`),
+      found: await books.rows('orders', `select 'line ' || line as id, problem as fact from rejected_lines`),
     }),
-    compare('orders placed', {
-      expected: perOrder(
-        (order) => `${order.customer}, ${order.quantity} × ${order.sku}, ${totalCents(order)} cents`,
-      ),
+    ...(await orderChecks(books)),
+    ...(await stockChecks(books)),
+    ...(await moneyChecks(books)),
+    ...(await confirmationChecks(books)),
+  ]
+  return { balances: checks.every((check) => check.differences.length === 0), checks }
+}
+
+/** What is compared with what. */
+interface Books extends ReturnType<typeof expectedOutcome> {
+  rows(service: keyof ShopDatabases, sql: string): Promise<Fact[]>
+}
+
+/** The orders as the order desk has them: with their outcomes, and confirmed once or never. */
+async function orderChecks({ completed, compensated, rows }: Books): Promise<Check[]> {
+  const line = (order: Order) =>
+    `${order.customer}, ${order.quantity} × ${order.sku}, ${totalCents(order)} cents`
+  return [
+    compare('orders completed, confirmed once', {
+      expected: completed.map((order) => [order.id, `${line(order)}, confirmed 1 times`]),
       found: await rows(
         'orders',
-        `select id, customer || ', ' || quantity || ' × ' || sku || ', ' || total_cents || ' cents' as fact
-         from orders where outcome = 'placed'`,
+        `select id, customer || ', ' || quantity || ' × ' || sku || ', ' || total_cents || ' cents, confirmed ' ||
+           times_confirmed || ' times' as fact from orders where outcome = 'completed'`,
       ),
     }),
-    compare('orders refused', {
-      expected: refused.map((order) => [order.id, 'refused']),
-      found: await rows('orders', `select id, outcome as fact from orders where outcome <> 'placed'`),
-    }),
-    compareSums('credit used', 'cents', {
-      expected: sumBy(placed, (order) => order.customer, totalCents),
-      found: await rows('orders', 'select id, credit_used_cents as fact from customers'),
-    }),
-    compare('stock reserved once for each order', {
-      expected: perOrder((order) => `${order.quantity} × ${order.sku}`),
+    compare('orders compensated, for the right reason', {
+      expected: compensated.map(({ order: { id }, refused: { step, code, reason } }) => [
+        id,
+        `compensated, confirmed 0 times, step "${step}": ${code}: ${reason}`,
+      ]),
       found: await rows(
-        'inventory',
-        `select order_id as id, quantity || ' × ' || sku as fact from reservations`,
-      ),
-    }),
-    compareSums('stock moved', 'pieces', {
-      expected: sumBy(
-        placed,
-        (order) => order.sku,
-        (order) => order.quantity,
-      ),
-      found: await rows('inventory', 'select sku as id, reserved as fact from stock'),
-    }),
-    compare('each order charged once', {
-      expected: perOrder((order) => `${totalCents(order)} cents of ${order.customer}`),
-      found: await rows(
-        'payment',
-        `select order_id as id, cents || ' cents of ' || customer as fact from charges`,
-      ),
-    }),
-    compareSums('money charged', 'cents', {
-      expected: sumBy(placed, (order) => order.customer, totalCents),
-      found: await rows('payment', 'select customer as id, charged_cents as fact from accounts'),
-    }),
-    compare('each order in the audit log once', {
-      expected: perOrder((order) =>
-        JSON.stringify([order.customer, order.sku, order.quantity, order.unitPriceCents]),
-      ),
-      found: await rows(
-        'audit',
-        `select order_id as id, json_build_array(customer, sku, quantity, unit_price_cents) as fact from log`,
+        'orders',
+        `select id, coalesce(outcome, 'no outcome') || ', confirmed ' || times_confirmed || ' times, ' ||
+           coalesce(reason, '') as fact from orders where outcome is distinct from 'completed'`,
       ),
     }),
   ]
-  return { balances: checks.every((check) => check.differences.length === 0), checks }
+}
+
+/** Stock: reserved unless it was sold out, then either shipped or released, each once. */
+async function stockChecks({ completed, compensated, rows }: Books): Promise<Check[]> {
+  const released = compensated.flatMap(({ order, refused }) => (refused.step === 'reserve' ? [] : [order]))
+  const due = { reserved: [...completed, ...released], released, shipped: completed }
+  const checks: Check[] = []
+  for (const [kind, orders] of Object.entries(due)) {
+    checks.push(
+      compare(`stock ${kind} once for each order`, {
+        expected: orders.map((order) => [order.id, `${order.quantity} × ${order.sku}`]),
+        found: await rows(
+          'inventory',
+          `select order_id as id, quantity || ' × ' || sku as fact from movements where kind = '${kind}'`,
+        ),
+      }),
+      compareSums(`pieces ${kind}`, 'pieces', {
+        expected: sumBy(
+          orders,
+          (order) => order.sku,
+          (order) => order.quantity,
+        ),
+        found: await rows('inventory', `select sku as id, ${kind} as fact from stock where ${kind} <> 0`),
+      }),
+    )
+  }
+  return checks
+}
+
+/**
+ * Money: charged once for what is completed. What a fraud check stopped was charged and refunded, or neither: both stand
+ * in one parallel, and what comes first isn't said.
+ */
+async function moneyChecks({ completed, compensated, rows }: Books): Promise<Check[]> {
+  const stopped = compensated.flatMap(({ order, refused }) => (refused.step === 'fraud-check' ? [order] : []))
+  const entry = (order: Order, kind: 'charged' | 'refunded'): Fact => [
+    order.id,
+    `${kind} ${totalCents(order)} cents of ${order.customer}`,
+  ]
+  return [
+    compare('charged once, or charged and refunded', {
+      expected: completed.map((order) => entry(order, 'charged')),
+      possible: stopped.flatMap((order) => [entry(order, 'charged'), entry(order, 'refunded')]),
+      found: await rows(
+        'payment',
+        `select order_id as id, kind || ' ' || cents || ' cents of ' || customer as fact from entries`,
+      ),
+    }),
+    compareSums('money that customers have paid', 'cents', {
+      expected: sumBy(completed, (order) => order.customer, totalCents),
+      found: await rows(
+        'payment',
+        'select customer as id, paid_cents as fact from accounts where paid_cents <> 0',
+      ),
+    }),
+  ]
+}
+
+/** What came of the steps' results: the parcel of inventory goes through the saga to all who are told of it. */
+async function confirmationChecks({ completed, rows }: Books): Promise<Check[]> {
+  const shipped = `select order_id as id, number as fact from movements where kind = 'shipped'`
+  const parcels = byId(await rows('inventory', shipped))
+  const confirmations = await rows(
+    'orders',
+    `select order_id as id, 'parcel ' || parcel as fact from confirmations`,
+  )
+  const numbers = byId(await rows('orders', 'select order_id as id, number as fact from confirmations'))
+  const parcelOf = ({ id }: Order) => String(parcels.get(id) ?? 'none')
+  return [
+    compare('confirmations sent once', {
+      expected: completed.map((order) => [order.id, `parcel ${parcelOf(order)}`]),
+      found: confirmations,
+    }),
+    compare('outcomes with what the steps gave', {
+      expected: completed.map((order) => [
+        order.id,
+        `parcel ${parcelOf(order)}, confirmation ${String(numbers.get(order.id) ?? 'none')}`,
+      ]),
+      found: await rows(
+        'orders',
+        `select id, 'parcel ' || parcel || ', confirmation ' || confirmation as fact from orders
+         where parcel is not null or confirmation is not null`,
+      ),
+    }),
+    compare('each confirmation in the audit log once', {
+      expected: completed.map((order) => [
+        order.id,
+        `${order.customer}, ${order.quantity} × ${order.sku} at ${order.unitPriceCents}, parcel ${parcelOf(order)}`,
+      ]),
+      found: await rows(
+        'audit',
+        `select order_id as id,
+           customer || ', ' || quantity || ' × ' || sku || ' at ' || unit_price_cents || ', parcel ' || parcel as fact
+         from log`,
+      ),
+    }),
+  ]
 }
 
 /** What is said of an id: by the input, or by a row. */
@@ -125,6 +201,8 @@ type Fact = readonly [id: string, fact: string]
 
 interface Sides {
   readonly expected: readonly Fact[]
+  /** What may be there: of an id all of it, or none. */
+  readonly possible?: readonly Fact[]
   readonly found: readonly Fact[]
 }
 
@@ -136,9 +214,9 @@ function facts(rows: readonly Record<string, unknown>[]): Fact[] {
 }
 
 /** Compares the facts of each id; an id may have several, each of which counts. */
-function compare(what: string, { expected, found }: Sides): Check {
-  const due = byId(expected)
+function compare(what: string, { expected, possible = [], found }: Sides): Check {
   const there = byId(found)
+  const due = byId([...expected, ...possible.filter(([id]) => there.has(id))])
   const differences: string[] = []
   for (const [id, wanted] of due) {
     const given = there.get(id) ?? []
@@ -148,7 +226,8 @@ function compare(what: string, { expected, found }: Sides): Check {
   for (const [id, given] of there) {
     if (!due.has(id)) differences.push(`${id}: expected nothing, found ${said(given)}`)
   }
-  return { what, expected: String(expected.length), found: String(found.length), differences }
+  const count = [...due.values()].reduce((sum, wanted) => sum + wanted.length, 0)
+  return { what, expected: String(count), found: String(found.length), differences }
 }
 
 /** Compares sums by id, and shows the sum of the sums. */

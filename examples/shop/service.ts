@@ -5,9 +5,14 @@
 import { writeSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { Pool } from 'pg'
+import { Refusal } from '../../src/participant/index.ts'
+import { dies, loseAnswer, slowly } from './trouble.ts'
 
 /** Where the coordinator is. */
 export const coordinator = process.env.ESCROW_ADDRESS ?? 'localhost:7411'
+
+/** A coordinator that is killed now and then may be away for long on a slow machine. */
+export const connecting = { connectTimeoutMs: 60_000 }
 
 /** The service's own database. Each connection says what it is for in pg_stat_activity. */
 export function openDatabase(service: string, connectionsMax = 10): Pool {
@@ -28,30 +33,67 @@ export function openDatabase(service: string, connectionsMax = 10): Pool {
  * holds all that was told, and with it the exact work in flight at the moment of death:
  *
  *   ready            connected to the coordinator and the database
- *   begin ID         work on an order begins
- *   hold ID          its half messages are held by the coordinator, its local transaction begins
- *   end ID OUTCOME   work on it has ended: placed, refused, done, or failed
+ *   begin WORK       work on an order begins: ORDER at the order desk, else ORDER/STEP
+ *   hold WORK        its saga has begun, or its half message is held, so that the coordinator has it in hand
+ *   end WORK HOW     work on it has ended: completed, compensated, parked, done, refused, or failed
+ *   dies WORK        it kills itself
  *   finished         each order of the input has its outcome
  */
 export function tell(
-  ...words: [what: 'ready' | 'finished' | 'begin' | 'hold' | 'end', ...rest: string[]]
+  ...words: [what: 'ready' | 'finished' | 'begin' | 'hold' | 'end' | 'dies', ...rest: string[]]
 ): void {
   const fd = Number(process.env.SHOP_REPORT_FD ?? Number.NaN)
   if (!Number.isNaN(fd)) writeSync(fd, `${words.join(' ')}\n`)
 }
 
-/** Wraps a handler's work on an order in what the main process wants to hear. */
-export async function told<T>(orderId: string, work: () => Promise<T>): Promise<T> {
-  tell('begin', orderId)
-  let outcome = 'failed'
+/** A piece of work: a step, its compensation, or a handler. */
+export interface Work {
+  readonly name: string
+  readonly orderId: string
+}
+
+/** Wraps an attempt at a piece of work in what the main process wants to hear. */
+export async function told<T>({ name, orderId }: Work, attempt: () => Promise<T>): Promise<T> {
+  const key = `${orderId}/${name}`
+  tell('begin', key)
+  let how = 'failed'
   try {
-    const result = await work()
-    outcome = 'done'
+    const result = await attempt()
+    how = 'done'
     return result
+  } catch (error) {
+    if (error instanceof Refusal) how = 'refused'
+    throw error
   } finally {
-    tell('end', orderId, outcome)
+    tell('end', key, how)
   }
 }
+
+/**
+ * Meets the trouble of a piece of work around its local transaction: it may be slow, and once it is committed the answer
+ * may be lost, or the service die. `commit` says when it does the work itself, as only then there is trouble behind it:
+ * an attempt that finds it done gives the answer.
+ */
+export async function troubled<T>(
+  { name, orderId }: Work,
+  commit: (doing: () => void) => Promise<T>,
+): Promise<T> {
+  await slowly(name, orderId)
+  let isDone = false
+  const result = await commit(() => {
+    isDone = true
+  })
+  if (isDone && dies(name, orderId)) {
+    tell('dies', `${orderId}/${name}`)
+    process.kill(process.pid, 'SIGKILL')
+  }
+  if (isDone) loseAnswer(name, orderId)
+  return result
+}
+
+/** A piece of work whose local transaction is all there is to it. */
+export const committed = <T>(work: Work, commit: (doing: () => void) => Promise<T>): Promise<T> =>
+  told(work, () => troubled(work, commit))
 
 /**
  * Where the main process sets the pace, it writes to standard input how many orders of the input may be begun. What

@@ -167,7 +167,13 @@ export class Shop {
   #add(program: Program): Supervised {
     const listener: Listener = {
       log: (name, line) => this.#screen.print(`${name.padEnd(11)} | ${line}`),
-      report: (name, words) => this.ledger.report(name, words),
+      report: (name, words) => {
+        this.ledger.report(name, words)
+        if (words[0] === 'dies') {
+          const at = `${words[1]}, after its COMMIT and before its answer`
+          this.#screen.print(`${name} kills itself at ${at}: it is started again`)
+        }
+      },
       ended: (name) => this.ledger.ended(name),
     }
     const supervised = new Supervised(program, listener)
@@ -209,12 +215,12 @@ export class Shop {
   #progress(): string {
     const { ledger } = this
     const outcomes = [...ledger.outcomes.values()]
-    const placed = outcomes.filter((outcome) => outcome === 'placed').length
+    const count = (outcome: string) => outcomes.filter((each) => each === outcome).length
+    const ended = `completed ${count('completed')}, compensated ${count('compensated')}, parked ${count('parked')}`
     const done = ['inventory', 'payment', 'audit'].map((name) => `${name} ${ledger.done(name)}`).join(', ')
     const kills = this.#killer === undefined ? '' : `, kills ${this.#killer.records.length}`
-    const refused = outcomes.length - placed
     const total = this.#input.orders.length
     const inFlight = ledger.inFlight('order-desk')
-    return `orders ${outcomes.length}/${total}: placed ${placed}, refused ${refused}, in flight ${inFlight}; ${done}${kills}`
+    return `orders ${outcomes.length}/${total}: ${ended}, in flight ${inFlight}; ${done}${kills}`
   }
 }

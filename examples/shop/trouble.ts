@@ -7,22 +7,21 @@ import { hash } from './random.ts'
 
 const slowMs = { min: 200, max: 600 }
 
-/** A fifth of the orders take a few hundred milliseconds, others at each service. */
-export async function slowly(service: string, orderId: string): Promise<void> {
-  const text = `${service} is slow with ${orderId}`
-  if (isAmong(text, 200)) await sleep(slowMs.min + (hash(`${text} for`) % (slowMs.max - slowMs.min)))
+/** A seventh of the orders take a few hundred milliseconds at a piece of work, others at each. */
+export async function slowly(work: string, orderId: string): Promise<void> {
+  const text = `${work} is slow with ${orderId}`
+  if (isAmong(text, 150)) await sleep(slowMs.min + (hash(`${text} for`) % (slowMs.max - slowMs.min)))
 }
 
-/** Loses an answer after the work is done: three in a hundred orders, at the first attempt. The message comes again. */
-export function loseAnswer(service: string, message: { readonly attempt: number }, orderId: string): void {
-  if (message.attempt === 1 && isAmong(`${service} forgets to answer ${orderId}`, 30)) {
+/** Three in a hundred answers are lost after the work was done: it is asked for again. */
+export function loseAnswer(work: string, orderId: string): void {
+  if (isAmong(`${work} forgets to answer ${orderId}`, 30))
     throw new Error(`the answer about ${orderId} is lost on purpose`)
-  }
 }
 
-/** Two in a hundred orders are placed by an order desk that can't tell the coordinator so: the check-back does. */
-export function losesItsWord(orderId: string): boolean {
-  return isAmong(`the order desk loses its word about ${orderId}`, 20)
+/** At one piece of work in four thousand a service dies by itself: its COMMIT is done, and its answer isn't given. */
+export function dies(work: string, orderId: string): boolean {
+  return hash(`${work} ends its service at ${orderId}`) % 4_000 === 0
 }
 
 function isAmong(text: string, perMille: number): boolean {

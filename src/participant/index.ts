@@ -19,6 +19,7 @@ export {
   type PostgresBarrierOptions,
   postgresBarrier,
   type RunOptions,
+  type StepRunOptions,
 } from './barrier/postgres-barrier.ts'
 export type { PostgresClient, PostgresPool } from './barrier/postgres-client.ts'
 export type { BarrierOperation, BarrierSubject, Isolation } from './barrier/run.ts'

@@ -85,6 +85,7 @@ export class OpenLocalTransaction implements LocalTransaction {
   readonly #limits: Limits
   readonly #age: () => number
   #bodies = new Map<number, Uint8Array>()
+  #isAbandoned = false
 
   constructor(
     request: PrepareRequest,
@@ -108,6 +109,15 @@ export class OpenLocalTransaction implements LocalTransaction {
     const { bytes } = encodeBody(`body of message ${index}`, body)
     checkBody(bytes, this.#limits)
     this.#bodies.set(index, bytes)
+  }
+
+  /** It didn't commit, and never will: see `BarrierSubject.abandon`. */
+  get isAbandoned(): boolean {
+    return this.#isAbandoned
+  }
+
+  abandon(): void {
+    this.#isAbandoned = true
   }
 
   ageMs(): number {

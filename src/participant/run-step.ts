@@ -5,6 +5,7 @@
  * |---------------------------------------------------------|-----------------------------------------------------|
  * | resolves                                                | `done`, with the result as JSON                     |
  * | resolves with `later`, or has called `call.later()`     | `later`                                             |
+ * | throws `barrierRefused` of a half message's transaction | `failed`                                            |
  * | an action throws a `Refusal`, or its input doesn't fit  | `refused`, once that stands in the barrier          |
  * | an action throws `barrierRefused`: it was undone before | `refused`                                           |
  * | a compensation throws a `Refusal`                       | `refused`: it parks, and an operator may retry it   |
@@ -92,8 +93,10 @@ function thrownResponse(call: StepCall, thrown: unknown): StepResponse {
   const told = { result: undefined, code: codeOf(thrown), error: thrownText(thrown) }
   if (thrown instanceof Refusal) return { outcome: 'refused', ...told }
   if (!(thrown instanceof EscrowError)) return { outcome: 'failed', ...told }
-  // Its compensation came first, and turned it away for good.
-  if (thrown.code === 'barrierRefused' && call.operation === 'action') return { outcome: 'refused', ...told }
+  // Its compensation came first, and turned it away for good. Not so a half message's local transaction, which a check-back
+  // has rolled back: the next attempt sends another one.
+  const isTurnedAway = thrown.code === 'barrierRefused' && thrown.details.operation !== 'local'
+  if (isTurnedAway && call.operation === 'action') return { outcome: 'refused', ...told }
   return { outcome: thrown.family === 'uncertain' ? 'unknown' : 'failed', ...told }
 }
 

@@ -22,7 +22,11 @@ export interface TransactionResult<T> {
    * the check-back settles it. `error` tells what happened.
    */
   readonly acknowledged: boolean
-  /** The transaction had been settled before, under the same id: the callback was not called, `value` is undefined. */
+  /**
+   * The transaction had been settled before, under the same id: the callback was not called, `value` is undefined. Or it
+   * is that of a step which an earlier attempt had done, with its messages: `value` is what that gave, and `status` is
+   * `rolledBack`.
+   */
   readonly repeated: boolean
   /** What the callback resolved to. */
   readonly value: T
@@ -31,7 +35,7 @@ export interface TransactionResult<T> {
 
 /** One call of `sendInTransaction`. */
 export interface Sending<T> {
-  readonly session: Pick<Session, 'prepare' | 'commit' | 'get' | 'requestCheckBack'>
+  readonly session: Pick<Session, 'prepare' | 'commit' | 'rollback' | 'get' | 'requestCheckBack'>
   readonly context: { readonly namespace: string; readonly limits: Limits; readonly runtime: Runtime }
   readonly request: TransactionRequest
   readonly callback: (tx: LocalTransaction) => Promise<T> | T
@@ -67,6 +71,7 @@ export async function sendInTransaction<T>({
   let commit: CommitRequest
   try {
     value = await callback(tx)
+    if (tx.isAbandoned) return { ...(await rollBack(session, ref, options)), executionId, value }
     commit = { ...ref, bodies: tx.sealBodies() }
   } catch (error) {
     // Not waited for: the schedule of check-backs finds out too, if this word is lost.
@@ -83,6 +88,24 @@ export async function sendInTransaction<T>({
   }
 }
 
+/** Lets an abandoned transaction go. Where this word is lost, the schedule of check-backs finds out as well. */
+async function rollBack(
+  session: Sending<unknown>['session'],
+  ref: TransactionRef,
+  options: RequestOptions,
+): Promise<Omit<TransactionResult<unknown>, 'executionId' | 'value'>> {
+  const rolledBack = { id: ref.id, status: 'rolledBack', acknowledged: true, repeated: true } as const
+  try {
+    await session.rollback(
+      { ...ref, reason: 'the step was done by an earlier attempt' },
+      { timeoutMs: options.timeoutMs },
+    )
+    return { ...rolledBack, error: undefined }
+  } catch (thrown) {
+    return { ...rolledBack, status: 'prepared', acknowledged: false, error: EscrowError.from(thrown) }
+  }
+}
+
 // An id of the caller's that was used before may be settled already: its local transaction must not run again.
 async function settledStatus(
   session: Pick<Session, 'get'>,
@@ -92,7 +115,9 @@ async function settledStatus(
 ): Promise<TransactionStatus | undefined> {
   if (prepared.status === 'prepared') return undefined
   if (prepared.status === 'rolledBack') {
-    throw new EscrowError('barrierRefused', `transaction ${ref.id} was settled as rolled back before`)
+    throw new EscrowError('barrierRefused', `transaction ${ref.id} was settled as rolled back before`, {
+      details: { operation: 'local' },
+    })
   }
   if (prepared.status !== 'parked') return prepared.status
   const { settledBy, status } = await session.get(ref, options)

@@ -270,6 +270,8 @@ export class Session extends SessionOperations {
    * would invite the caller to do the work twice. Rejects with what the callback threw, with what `prepare` rejects
    * with (then nothing happened, or with `uncertain` nothing will), with `resolutionConflict` when the transaction was
    * settled as rolled back meanwhile, and with `barrierRefused` when that had happened before, under the same id.
+   *
+   * A step of a saga that sends gives `tx` to `barrier.step`, and leaves the id out: see there.
    */
   sendInTransaction<T>(
     request: TransactionRequest,

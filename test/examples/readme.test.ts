@@ -127,7 +127,17 @@ test('an order is placed by one snippet, and taken once by the other', async () 
 test('the saga is that of examples/sagas, and its diagram is the one that is shown', () => {
   const example = readFileSync(join(root, 'examples/sagas/place-order.ts'), 'utf8')
   expect(snippet('placeOrder = defineSaga')).toBe(example.replace("'../../src/index.ts'", "'escrow'"))
-  expect(blocks('mermaid')).toEqual([placeOrder.diagram()])
+  expect(blocks('mermaid')).toEqual([expect.any(String), placeOrder.diagram()])
+})
+
+test('the diagram of the saga of npm start is what the command beside it prints', async () => {
+  const [, command] = /`npm run -s escrow -- (saga diagram[^`]+)`/.exec(readme) ?? []
+  const { stdout } = await promisify(execFile)(
+    process.execPath,
+    [join(root, 'src/cli/escrow.ts'), ...(command ?? '').split(/\s+/)],
+    { cwd: root },
+  )
+  expect(stdout).toBe(blocks('mermaid')[0])
 })
 
 test('a saga is run to its end, and another one cancelled', async () => {

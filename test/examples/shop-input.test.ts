@@ -4,8 +4,9 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { generateOrders } from '../../examples/shop/generate-orders.ts'
 import { parseOptions, UsageError } from '../../examples/shop/options.ts'
-import { creditLimitCents, parseOrders } from '../../examples/shop/orders.ts'
+import { parseOrders } from '../../examples/shop/orders.ts'
 import { expectedOutcome } from '../../examples/shop/reconciliation.ts'
+import { cardLimitCents, refusalOf } from '../../examples/shop/rules.ts'
 
 const shop = join(import.meta.dirname, '../../examples/shop')
 const order = { id: 'a-1', customer: 'c-1', sku: 'tea-1', quantity: 2, unitPriceCents: 250 }
@@ -38,22 +39,31 @@ describe('the input', () => {
     expect(found.rejected).toEqual([{ line: 3, problem: expect.stringContaining(problem) }])
   })
 
-  test('the rule is applied in the order of the lines, for each customer alone', () => {
-    const almost = { quantity: 1, unitPriceCents: creditLimitCents - 100 }
-    const { orders } = parseOrders(
-      [
-        line({ id: '1', ...almost }),
-        line({ id: '2', quantity: 1, unitPriceCents: 101 }),
-        line({ id: '3', customer: 'c-2', ...almost }),
-        line({ id: '4', quantity: 1, unitPriceCents: 100 }),
-        line({ id: '5', quantity: 1, unitPriceCents: 1 }),
-      ].join('\n'),
-    )
-    const { placed, refused } = expectedOutcome({ orders })
-    expect([placed.map(({ id }) => id), refused.map(({ id }) => id)]).toEqual([
-      ['1', '3', '4'],
-      ['2', '5'],
-    ])
+  test('what becomes of an order follows from its line alone, and at most one step refuses it', () => {
+    const suspect = Array.from({ length: 1_000 }, (_, at) => `c-${at}`).find((customer) => {
+      return refusalOf({ ...order, customer })?.step === 'fraud-check'
+    })
+    const dear = { quantity: 1, unitPriceCents: cardLimitCents + 1 }
+    const lines = [
+      line({ id: '1', quantity: 1, unitPriceCents: cardLimitCents }),
+      line({ id: '2', ...dear }),
+      line({ id: '3', sku: 'ginger-2', customer: suspect, ...dear }),
+      line({ id: '4', customer: suspect }),
+      line({ id: '5', customer: suspect, ...dear }),
+    ]
+    for (const all of [lines, lines.toReversed()]) {
+      const { completed, compensated } = expectedOutcome(parseOrders(all.join('\n')))
+      expect(completed.map(({ id }) => id)).toEqual(['1'])
+      const steps = compensated.map((each) => `${each.order.id} ${each.refused.step}`).sort()
+      expect(steps).toEqual(['2 charge', '3 reserve', '4 fraud-check', '5 charge'])
+    }
+  })
+
+  test('the example has orders for each way that one can end', () => {
+    const { completed, compensated } = expectedOutcome(parseOrders(generateOrders(4_000).join('\n')))
+    const count = (step: string) => compensated.filter(({ refused }) => refused.step === step).length
+    for (const some of [completed.length, count('reserve'), count('charge'), count('fraud-check')])
+      expect(some).toBeGreaterThan(100)
   })
 })
 

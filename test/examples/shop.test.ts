@@ -1,11 +1,13 @@
 /** The main job as a user runs it: real processes, real databases, real kills. */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import * as fs from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
+
 import { Client } from 'pg'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { generateOrders } from '../../examples/shop/generate-orders.ts'
@@ -18,7 +20,9 @@ import {
 } from '../../examples/shop/reconciliation.ts'
 import { service } from '../services/require.ts'
 
-const main = join(import.meta.dirname, '../../examples/shop/main.ts')
+const root = join(import.meta.dirname, '../..')
+const main = join(root, 'examples/shop/main.ts')
+const cli = join(root, 'src/cli/escrow.ts')
 const folder = fs.mkdtempSync(join(tmpdir(), 'shop-test-'))
 afterAll(() => fs.rmSync(folder, { recursive: true, force: true }))
 
@@ -99,7 +103,9 @@ const row = (name: string, ...cells: (string | number | RegExp)[]) =>
   )
 
 describe('a run with DATABASE_URL', () => {
-  const { placed, refused } = expectedOutcome(smallInput)
+  const { completed, compensated } = expectedOutcome(smallInput)
+  const refusedAt = (step: string) =>
+    compensated.filter(({ refused }) => refused.step === step).map(({ order }) => order)
   const run = () => start(['--once', '--orders', small], { env: { DATABASE_URL: postgres.url } })
 
   // The first run; what it leaves in the databases is what the tests below look at.
@@ -113,14 +119,20 @@ describe('a run with DATABASE_URL', () => {
     for (const shop of [first, run()]) {
       expect(await ended(shop), shop.output()).toBe(0)
       const output = shop.output()
-      expect(placed.length).toBeGreaterThan(200)
-      expect(refused.length).toBeGreaterThan(5)
-      expect(output).toMatch(row('committed', placed.length))
+      expect(completed.length).toBeGreaterThan(200)
+      for (const step of ['reserve', 'charge', 'fraud-check'])
+        expect(refusedAt(step).length).toBeGreaterThan(5)
+      expect(output).toMatch(row('completed', completed.length))
+      expect(output).toMatch(row('compensated', compensated.length))
+      expect(output).toMatch(row('committed', completed.length))
       expect(output).toMatch(row('rolled back', /\d+/))
-      expect(output).toMatch(row('of these settled by check-back', /\d+/))
-      expect(output).toMatch(row('parked', 0))
-      expect(output).toMatch(row('orders placed', placed.length, placed.length, 'balances'))
-      expect(output).toMatch(row('orders refused', refused.length, refused.length, 'balances'))
+      // Words to the coordinator that are lost on purpose.
+      expect(output).toMatch(row('of these settled by check-back', /[1-9]\d*/))
+      expect(output.match(/^parked +0$/gm)).toHaveLength(2)
+      expect(output).toMatch(/^order-desk kills itself at order-\d+\/sent, after its COMMIT/m)
+      const [paid, short] = [completed.length, compensated.length]
+      expect(output).toMatch(row('orders completed, confirmed once', paid, paid, 'balances'))
+      expect(output).toMatch(row('orders compensated, for the right reason', short, short, 'balances'))
       expect(output).toMatch(row('rejected lines', 4, 4, 'balances'))
       expect(output).toMatch(/\d+\.jsonl:61 is not JSON: rejected/)
       expect(output).toMatch(/All balances, after/)
@@ -138,79 +150,227 @@ describe('a run with DATABASE_URL', () => {
   })
 
   // One wrong row each, in the databases that a run has left behind; each is undone again.
-  const someone = placed[7]!
-  const nobody = refused[0]!
-  test.each<[string, keyof ShopDatabases, string, string]>([
-    ['a lost order', 'orders', `delete from orders where id = '${someone.id}'`, someone.id],
+  const someone = completed[7]!
+  const declined = refusedAt('charge')[0]!
+  const soldOut = refusedAt('reserve')[0]!
+  // What the fraud check stops is refunded wherever it was charged by then: some of them have been.
+  const refunded = { id: '' }
+  test.each<[string, keyof ShopDatabases, () => string, () => string]>([
+    ['a lost order', 'orders', () => `delete from orders where id = '${someone.id}'`, () => someone.id],
     [
-      'a refused order that was placed',
+      'an order without an outcome',
       'orders',
-      `update orders set outcome = 'placed' where id = '${nobody.id}'`,
-      nobody.id,
+      () => `update orders set outcome = null where id = '${someone.id}'`,
+      () => someone.id,
+    ],
+    [
+      'an undone order that is told as completed',
+      'orders',
+      () => `update orders set outcome = 'completed' where id = '${declined.id}'`,
+      () => declined.id,
+    ],
+    [
+      'an order that is undone for another reason',
+      'orders',
+      () => `update orders set reason = 'step "reserve": soldOut: nothing' where id = '${declined.id}'`,
+      () => declined.id,
+    ],
+    [
+      'an order that was confirmed twice',
+      'orders',
+      () => `update orders set times_confirmed = 2 where id = '${someone.id}'`,
+      () => someone.id,
+    ],
+    [
+      'an undone order that was confirmed',
+      'orders',
+      () => `update orders set times_confirmed = 1 where id = '${declined.id}'`,
+      () => declined.id,
     ],
     [
       'a wrong quantity',
       'orders',
-      `update orders set quantity = quantity + 1 where id = '${someone.id}'`,
-      someone.id,
+      () => `update orders set quantity = quantity + 1 where id = '${someone.id}'`,
+      () => someone.id,
     ],
     [
-      'credit not given back',
+      'a missing confirmation',
       'orders',
-      `update customers set credit_used_cents = credit_used_cents + 1 where id = '${someone.customer}'`,
-      someone.customer,
+      () => `delete from confirmations where order_id = '${someone.id}'`,
+      () => someone.id,
+    ],
+    [
+      'a confirmation sent twice',
+      'orders',
+      () =>
+        `insert into confirmations (order_id, parcel) select order_id, parcel from confirmations where order_id = '${someone.id}'`,
+      () => someone.id,
+    ],
+    [
+      'a confirmation of an undone order',
+      'orders',
+      () => `insert into confirmations (order_id, parcel) values ('${declined.id}', 1)`,
+      () => declined.id,
+    ],
+    [
+      'a confirmation of another parcel',
+      'orders',
+      () => `update confirmations set parcel = parcel + 1 where order_id = '${someone.id}'`,
+      () => someone.id,
+    ],
+    [
+      'a result that another attempt gave',
+      'orders',
+      () => `update orders set confirmation = confirmation + 1 where id = '${someone.id}'`,
+      () => someone.id,
     ],
     [
       'a lost reservation',
       'inventory',
-      `delete from reservations where order_id = '${someone.id}'`,
-      someone.id,
+      () => `delete from movements where kind = 'reserved' and order_id = '${someone.id}'`,
+      () => someone.id,
     ],
     [
-      'stock moved twice',
+      'a reservation of what is sold out',
       'inventory',
-      `update stock set reserved = reserved + 1 where sku = '${someone.sku}'`,
-      someone.sku,
+      () =>
+        `insert into movements (order_id, kind, sku, quantity) values ('${soldOut.id}', 'reserved', '${soldOut.sku}', 1)`,
+      () => soldOut.id,
+    ],
+    [
+      "stock that wasn't released",
+      'inventory',
+      () => `delete from movements where kind = 'released' and order_id = '${declined.id}'`,
+      () => declined.id,
+    ],
+    [
+      'stock released twice',
+      'inventory',
+      () =>
+        `insert into movements (order_id, kind, sku, quantity) select order_id, kind, sku, quantity from movements where kind = 'released' and order_id = '${declined.id}'`,
+      () => declined.id,
+    ],
+    [
+      'stock released though it was shipped',
+      'inventory',
+      () =>
+        `insert into movements (order_id, kind, sku, quantity) values ('${someone.id}', 'released', '${someone.sku}', ${someone.quantity})`,
+      () => someone.id,
+    ],
+    [
+      'a shipment of an undone order',
+      'inventory',
+      () =>
+        `insert into movements (order_id, kind, sku, quantity) values ('${declined.id}', 'shipped', '${declined.sku}', ${declined.quantity})`,
+      () => declined.id,
+    ],
+    [
+      "an order that wasn't shipped",
+      'inventory',
+      () => `delete from movements where kind = 'shipped' and order_id = '${someone.id}'`,
+      () => someone.id,
+    ],
+    [
+      'stock reserved twice',
+      'inventory',
+      () => `update stock set reserved = reserved + 1 where sku = '${someone.sku}'`,
+      () => someone.sku,
+    ],
+    [
+      'released stock that was added nowhere',
+      'inventory',
+      () => `update stock set released = released - 1 where sku = '${declined.sku}'`,
+      () => declined.sku,
+    ],
+    [
+      'stock shipped twice',
+      'inventory',
+      () => `update stock set shipped = shipped + 1 where sku = '${someone.sku}'`,
+      () => someone.sku,
+    ],
+    [
+      'a lost charge',
+      'payment',
+      () => `delete from entries where order_id = '${someone.id}'`,
+      () => someone.id,
     ],
     [
       'a charge made twice',
       'payment',
-      `insert into charges select * from charges where order_id = '${someone.id}'`,
-      someone.id,
+      () =>
+        `insert into entries (order_id, customer, cents, kind) select order_id, customer, cents, kind from entries where order_id = '${someone.id}'`,
+      () => someone.id,
     ],
     [
-      'a charge for a refused order',
+      'a charge that was declined',
       'payment',
-      `insert into charges values ('${nobody.id}', '${nobody.customer}', 1)`,
-      nobody.id,
+      () =>
+        `insert into entries (order_id, customer, cents, kind) values ('${declined.id}', '${declined.customer}', 1, 'charged')`,
+      () => declined.id,
+    ],
+    [
+      'a missing refund',
+      'payment',
+      () => `delete from entries where kind = 'refunded' and order_id = '${refunded.id}'`,
+      () => refunded.id,
+    ],
+    [
+      'a refund made twice',
+      'payment',
+      () =>
+        `insert into entries (order_id, customer, cents, kind) select order_id, customer, cents, kind from entries where kind = 'refunded' and order_id = '${refunded.id}'`,
+      () => refunded.id,
+    ],
+    [
+      'a refund of what was never charged',
+      'payment',
+      () => `delete from entries where kind = 'charged' and order_id = '${refunded.id}'`,
+      () => refunded.id,
+    ],
+    [
+      'a refund of a completed order',
+      'payment',
+      () =>
+        `insert into entries (order_id, customer, cents, kind) values ('${someone.id}', '${someone.customer}', 1, 'refunded')`,
+      () => someone.id,
     ],
     [
       'one cent too little',
       'payment',
-      `update accounts set charged_cents = charged_cents - 1 where customer = '${someone.customer}'`,
-      someone.customer,
+      () => `update accounts set paid_cents = paid_cents - 1 where customer = '${someone.customer}'`,
+      () => someone.customer,
     ],
     [
       'a log entry about another order',
       'audit',
-      `update log set order_id = 'order-x' where order_id = '${someone.id}'`,
-      'order-x',
+      () => `update log set order_id = 'order-x' where order_id = '${someone.id}'`,
+      () => 'order-x',
     ],
     [
       'a log entry twice',
       'audit',
-      `insert into log select * from log where order_id = '${someone.id}'`,
-      someone.id,
+      () => `insert into log select * from log where order_id = '${someone.id}'`,
+      () => someone.id,
+    ],
+    [
+      'a log entry about another parcel',
+      'audit',
+      () => `update log set parcel = parcel + 1 where order_id = '${someone.id}'`,
+      () => someone.id,
     ],
   ])('the reconciliation finds %s, and names it', async (_, where, sabotage, id) => {
     const clients = await connectAll()
     try {
       expect(await reconcile(smallInput, clients)).toMatchObject({ balances: true })
+      const { rows } = await clients.payment.query(
+        `select order_id from entries where kind = 'refunded' limit 1`,
+      )
+      refunded.id = rows[0]?.order_id
       await clients[where].query('begin')
-      await clients[where].query(sabotage)
+      await clients[where].query(sabotage())
       const found = await reconcile(smallInput, clients)
       expect(found.balances).toBe(false)
-      expect(differences(found)).toContainEqual(expect.stringContaining(`${id}: expected`))
+      expect(differences(found)).toContainEqual(expect.stringContaining(`${id()}: expected`))
       await clients[where].query('rollback')
     } finally {
       await Promise.all(Object.values(clients).map((client) => client.end()))
@@ -250,7 +410,7 @@ test('with kills it balances just the same, and each process had its kills at wo
   expect(await ended(shop), shop.output()).toBe(0)
   const output = shop.output()
   expect(output).toContain('kills: seed 2026')
-  expect(output).toMatch(row('parked', 0))
+  expect(output.match(/^parked +0$/gm)).toHaveLength(2)
   for (const name of ['coordinator', 'inventory', 'payment', 'audit', 'order-desk']) {
     const [, counted] = new RegExp(`^${name} +\\d+ +(\\d+) +[\\d.]+ s +[\\d.]+ s$`, 'm').exec(output) ?? []
     expect(Number(counted), `${name} in ${output}`).toBeGreaterThanOrEqual(5)
@@ -288,7 +448,17 @@ test('without --once it stays up for a look, and what it says to try works', asy
     headers: { 'content-type': 'application/json' },
     body: body!,
   })
-  expect(await response.json()).toMatchObject({ asOfMs: expect.any(String) })
+  expect(await response.json()).toMatchObject({
+    transactions: [{ kind: 'TRANSACTION_KIND_SAGA', status: 'TRANSACTION_STATUS_COMPENSATED' }],
+  })
+  const commands = [...shop.output().matchAll(/npm run -s escrow -- (.*)$/gm)].map(([, command]) => command!)
+  expect(commands).toHaveLength(3)
+  for (const command of commands) {
+    const { stdout } = await promisify(execFile)(process.execPath, [cli, ...command.split(' ')], {
+      cwd: root,
+    })
+    expect(stdout, command).toMatch(/compensated|stateDiagram/)
+  }
   shop.child.kill('SIGINT')
   expect(await ended(shop), shop.output()).toBe(0)
   expect(descendants(shop)).toEqual([])

@@ -158,6 +158,25 @@ test('an id that was used before is not done again: what became of it is told', 
   })
 })
 
+test('the transaction of a step that was done before is rolled back, and what the step gave is told', async () => {
+  const abandon = (tx: LocalTransaction) => {
+    tx.abandon?.()
+    return 'of the first attempt'
+  }
+  const repeated = { status: 'rolledBack', repeated: true, acknowledged: true, value: 'of the first attempt' }
+  expect(await session.sendInTransaction(request, abandon)).toMatchObject(repeated)
+  expect(ops()).toEqual(['prepare', 'rollback'])
+  // The check-back finds out by itself where this word is lost: the step is done all the same.
+  const lost = new EscrowError('uncertain', 'not answered')
+  coordinator.answer = (command) => ({ ...agreeable(command), rollback: lost })
+  expect(await session.sendInTransaction(request, abandon)).toMatchObject({
+    ...repeated,
+    status: 'prepared',
+    acknowledged: false,
+    error: { code: 'uncertain' },
+  })
+})
+
 test('the database of the checker is told at prepare, unless the request names one', async () => {
   await session.registerChecker('orders', { databaseId: 'db-1', check: () => 'commit' })
   await session.sendInTransaction(request, (tx) => expect(tx.databaseId).toBe('db-1'))

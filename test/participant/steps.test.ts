@@ -115,6 +115,10 @@ describe('a step', () => {
       'odd-code': throws({ code: 'no word at all!' }),
       'lost-commit': throws(new EscrowError('uncertain', 'lost at COMMIT')),
       'turned-away': throws(new EscrowError('barrierRefused', 'compensated before')),
+      // Of the message that it sends, not of the step.
+      'message-rolled-back': throws(
+        new EscrowError('barrierRefused', 'settled before', { details: { operation: 'local' } }),
+      ),
     })
     const why = { code: 'soldOut', error: 'no such article' }
     expect(await call('sold-out')).toEqual(answer('refused', why))
@@ -124,6 +128,7 @@ describe('a step', () => {
     expect(await call('odd-code')).toMatchObject({ outcome: 'failed', code: '' })
     expect(await call('lost-commit')).toMatchObject({ outcome: 'unknown', code: 'uncertain' })
     expect(await call('turned-away')).toMatchObject({ outcome: 'refused', code: 'barrierRefused' })
+    expect(await call('message-rolled-back')).toMatchObject({ outcome: 'failed', code: 'barrierRefused' })
     // Of a compensation that would be nonsense: it is tried again.
     expect(await call('turned-away', { operation: 'compensation' })).toMatchObject({ outcome: 'failed' })
   })

@@ -8,6 +8,8 @@ import type { BarrierTable } from './table.ts'
 export interface Opening {
   readonly table: BarrierTable
   readonly subject: BarrierSubject
+  /** The local transaction of messages that commits with the subject, or not at all. */
+  readonly sending: BarrierSubject | undefined
   readonly isolation: Isolation | undefined
   readonly lockTimeoutMs: number
 }
@@ -18,6 +20,8 @@ export interface Opened {
   readonly isFresh: boolean
   /** The transaction, if it wrote our row; undefined when the key is taken, or the table is another one. */
   readonly xid: string | undefined
+  /** The row of what is sent was written too; so it is where nothing is sent. */
+  readonly isSendingOpen: boolean
   /** For a compensation: the action that it is to undo. */
   readonly action: ActionRow | undefined
 }
@@ -41,7 +45,7 @@ export const rowCondition = (
 
 /** The text that opens the transaction; `readOpened` reads what it answers. */
 export function openText(opening: Opening): string {
-  const { subject, isolation, lockTimeoutMs, table } = opening
+  const { subject, sending, isolation, lockTimeoutMs, table } = opening
   const isUndo = subject.operation === 'compensation'
   const parts = [
     `begin${isolation === undefined ? '' : ` isolation level ${isolation}`}`,
@@ -53,16 +57,24 @@ export function openText(opening: Opening): string {
   ]
   // First the action's row: this waits for an action in flight, and turns away one that comes later.
   if (isUndo && subject.isActionDone !== true) parts.push(insertText(opening, 'action', 'rolledBack'))
+  const giveBack = `set_config('lock_timeout', current_setting('escrow.lock_timeout'), true)`
   parts.push(
     `${insertText(opening, subject.operation, 'committed')}
-  returning pg_current_xact_id()::text as xid, set_config('lock_timeout', current_setting('escrow.lock_timeout'), true)`,
+  returning pg_current_xact_id()::text as xid${sending === undefined ? `, ${giveBack}` : ''}`,
   )
   if (isUndo) parts.push(`select outcome, result from ${table.name} where ${rowCondition(subject, 'action')}`)
-  if (keepsRefusal(subject)) parts.push('savepoint escrow_work')
+  if (keepsRefusal(subject) || sending !== undefined) parts.push('savepoint escrow_work')
+  // Behind the savepoint: what is refused, or has nothing to undo, sends nothing.
+  if (sending !== undefined)
+    parts.push(`${insertText({ table, subject: sending }, 'local', 'committed')}\n  returning ${giveBack}`)
   return parts.join(';\n')
 }
 
-function insertText({ table, subject }: Opening, operation: string, outcome: string): string {
+function insertText(
+  { table, subject }: Pick<Opening, 'table' | 'subject'>,
+  operation: BarrierSubject['operation'],
+  outcome: string,
+): string {
   const values = [subject.namespace, subject.executionId, operation, outcome].map(literal).join(', ')
   return `insert into ${table.name} (namespace, execution_id, operation, outcome)
   select ${values} from ${table.name}
@@ -72,13 +84,14 @@ function insertText({ table, subject }: Opening, operation: string, outcome: str
 }
 
 /** Reads what `openText` answered. */
-export function readOpened({ subject }: Opening, results: readonly QueryResult[]): Opened {
+export function readOpened({ subject, sending }: Opening, results: readonly QueryResult[]): Opened {
   const isUndo = subject.operation === 'compensation'
   const own = isUndo && subject.isActionDone !== true ? 3 : 2
   const xid = results[own]?.rows[0]?.xid
   return {
     isFresh: results[1]?.rows[0]?.fresh === true,
     xid: xid === undefined ? undefined : String(xid),
+    isSendingOpen: sending === undefined || results.at(-1)?.rows.length === 1,
     action: isUndo ? (results[own + 1]?.rows[0] as ActionRow | undefined) : undefined,
   }
 }

@@ -33,6 +33,12 @@ export interface RunOptions {
   readonly isolation?: Isolation | undefined
 }
 
+/** One step's options. */
+export interface StepRunOptions extends RunOptions {
+  /** What `sendInTransaction` gives its callback: its messages go if, and only if, this step's work commits. */
+  readonly tx?: (BarrierSubject & { readonly operation: 'local' }) | undefined
+}
+
 /** A barrier in a service's own PostgreSQL database: one small table. See protos/escrow/v1/BARRIER.md. */
 export interface PostgresBarrier {
   /** The UUID of the table, told at registration and at prepare. */
@@ -70,13 +76,28 @@ export interface PostgresBarrier {
    * although the coordinator doesn't know it. A `Refusal` that it throws isn't kept: an operator may have it tried again.
    * Rejects with `wouldNotShareTransaction` when the action is known to be done and has no row here.
    *
+   * A step that sends messages does so in the same local transaction, and leaves their transaction's id out:
+   *
+   * ```ts
+   * action: async (order, call) => {
+   *   const request = { checker: 'orders', messages: [{ to: 'audit/order-confirmed', body: order }] }
+   *   const sent = await session.sendInTransaction(request, (tx) =>
+   *     barrier.step(call, pool, (client) => recordConfirmation(client, order), { tx }),
+   *   )
+   *   return sent.value
+   * }
+   * ```
+   *
+   * However often it is attempted, and wherever an attempt dies, its messages go once, with the work. A repeated call
+   * gets the result of the first, and its own transaction is rolled back.
+   *
    * Beside that it rejects as `run`.
    */
   step<S extends StepSubject, C extends PostgresClient | PostgresPool, T>(
     call: S,
     connection: C,
     work: (client: ClientOf<C>, actionResult: unknown) => Promise<T> | T,
-    options?: RunOptions,
+    options?: StepRunOptions,
   ): Promise<S['operation'] extends 'action' ? T : T | undefined>
   /**
    * Keeps a refusal that an action threw outside of `step`, on a connection of the pool that the barrier was opened with.
@@ -121,6 +142,7 @@ export async function postgresBarrier(
       ) => ReturnType<typeof work>
       return runBehindBarrier(context, {
         subject,
+        sending: undefined,
         connection,
         work: (client) => typed(client, subject),
         isolation: runOptions.isolation,
@@ -130,6 +152,7 @@ export async function postgresBarrier(
       const typed = work as unknown as (client: PostgresClient, result: unknown) => ReturnType<typeof work>
       return runBehindBarrier(context, {
         subject: call,
+        sending: runOptions.tx,
         connection,
         work: typed,
         isolation: runOptions.isolation,
@@ -138,6 +161,7 @@ export async function postgresBarrier(
     refuse: (call, refusal) =>
       runBehindBarrier(context, {
         subject: call,
+        sending: undefined,
         connection: pool,
         work: () => Promise.reject(refusal),
         isolation: undefined,

@@ -47,6 +47,8 @@ export interface BarrierSubject {
   readonly sealBodies?: (() => readonly FixedBody[]) | undefined
   /** Takes over the bodies of a transaction that had been committed before. */
   readonly restoreBodies?: ((bodies: readonly FixedBody[]) => void) | undefined
+  /** Of a local transaction that a step sends in: it didn't commit, and never will, though the step is done. */
+  readonly abandon?: (() => void) | undefined
 }
 
 /** The isolation level of a local transaction. */
@@ -63,6 +65,8 @@ export interface RunContext {
 /** One call of `run`. */
 export interface RunRequest<T> {
   readonly subject: BarrierSubject
+  /** The local transaction of messages that commits with the subject, or not at all. */
+  readonly sending: BarrierSubject | undefined
   readonly connection: PostgresClient | PostgresPool
   /** For a compensation with what its action's row kept. */
   readonly work: (client: PostgresClient, actionResult: unknown) => Promise<T> | T
@@ -72,6 +76,7 @@ export interface RunRequest<T> {
 /** How often a transaction is begun again because another one of the same key ended in between. */
 const OPEN_TRIES_MAX = 5
 const GUARD = 'escrow: another transaction'
+const UNDO_WORK = 'rollback to savepoint escrow_work;\n'
 const ISOLATIONS: readonly unknown[] = ['read committed', 'repeatable read', 'serializable', undefined]
 
 /** Does the work and writes the row in one local transaction, or gives the outcome of the one that did before. */
@@ -80,7 +85,8 @@ export async function runBehindBarrier<T>(context: RunContext, request: RunReque
   // Before a connection is taken: a text that has no form in SQL throws here.
   const key = rowCondition(request.subject, request.subject.operation)
   const checkout = await checkOut(request.connection)
-  const run = new Run(context, request, checkout, key)
+  const sendingKey = request.sending && rowCondition(request.sending, 'local')
+  const run = new Run(context, request, checkout, { key, sendingKey })
   try {
     return await run.run()
   } finally {
@@ -88,7 +94,14 @@ export async function runBehindBarrier<T>(context: RunContext, request: RunReque
   }
 }
 
-function checkRequest(context: RunContext, { subject, isolation }: RunRequest<unknown>): void {
+function checkRequest(context: RunContext, { subject, sending, isolation }: RunRequest<unknown>): void {
+  checkSubject(context, subject)
+  if (sending !== undefined) checkSubject(context, sending)
+  if (!ISOLATIONS.includes(isolation))
+    throw new EscrowError('invalidArgument', `isolation ${String(isolation)} is not one`)
+}
+
+function checkSubject(context: RunContext, subject: BarrierSubject): void {
   if (subject.databaseId && subject.databaseId !== context.table.databaseId) {
     throw new EscrowError(
       'wouldNotShareTransaction',
@@ -97,10 +110,8 @@ function checkRequest(context: RunContext, { subject, isolation }: RunRequest<un
   }
   // A rollback row that settled it may have been swept: what starts so late could commit what was rolled back.
   if (subject.ageMs !== undefined && subject.ageMs() > context.retentionMs / 2) {
-    throw new EscrowError('barrierRefused', 'the local transaction starts later than the barrier remembers')
+    throw refusedLocal('the local transaction starts later than the barrier remembers')
   }
-  if (!ISOLATIONS.includes(isolation))
-    throw new EscrowError('invalidArgument', `isolation ${String(isolation)} is not one`)
 }
 
 class Run<T> {
@@ -110,22 +121,31 @@ class Run<T> {
   readonly #request: RunRequest<T>
   readonly #client: PostgresClient
   readonly #key: string
+  readonly #sendingKey: string | undefined
   readonly #keepsRefusal: boolean
   #xid = ''
 
-  constructor(context: RunContext, request: RunRequest<T>, checkout: Checkout, key: string) {
+  constructor(
+    context: RunContext,
+    request: RunRequest<T>,
+    checkout: Checkout,
+    { key, sendingKey }: { readonly key: string; readonly sendingKey: string | undefined },
+  ) {
     this.#context = context
     this.#request = request
     this.#client = checkout.client
     this.#keepsRefusal = keepsRefusal(request.subject)
     this.#key = key
+    this.#sendingKey = sendingKey
   }
 
   async run(): Promise<T> {
     const opened = await this.#open()
     if ('result' in opened) return opened.result as T
-    if (this.#request.subject.operation === 'compensation' && (await this.#hasNothingToUndo(opened))) {
-      await this.#commit('')
+    const { subject, sending } = this.#request
+    if (subject.operation === 'compensation' && (await this.#hasNothingToUndo(opened))) {
+      await this.#commit('', sending === undefined ? '' : UNDO_WORK)
+      sending?.abandon?.()
       return undefined as T
     }
     const kept = opened.action?.result ?? null
@@ -157,8 +177,9 @@ class Run<T> {
       const opened = await this.#tryOpen()
       if (typeof opened === 'object') return opened
       if (opened === 'taken') {
-        const row = await this.#readRow()
-        if (row !== undefined) return this.#repeat(row)
+        const [row, sent] = await this.#readRows()
+        if (row !== undefined) return this.#repeat(row, sent)
+        if (sent !== undefined) throw alreadySettled(sent)
       }
       // The row was swept, or its transaction ended after our snapshot: a new one sees clearly.
     }
@@ -170,12 +191,12 @@ class Run<T> {
 
   async #tryOpen(): Promise<Opened | 'taken' | 'again'> {
     const { table, lockTimeoutMs } = this.#context
-    const { subject, isolation } = this.#request
-    const opening = { table, subject, isolation, lockTimeoutMs }
+    const { subject, sending, isolation } = this.#request
+    const opening = { table, subject, sending, isolation, lockTimeoutMs }
     try {
       const opened = readOpened(opening, await sendText(this.#client, openText(opening)))
       if (!opened.isFresh) throw this.#alreadyOpen()
-      if (opened.xid === undefined) {
+      if (opened.xid === undefined || !opened.isSendingOpen) {
         await this.#rollBack()
         return 'taken'
       }
@@ -210,60 +231,69 @@ class Run<T> {
     )
   }
 
-  /** The row that took the key, or undefined when it is gone. Throws when the table isn't the one it was. */
-  async #readRow(): Promise<BarrierRow | undefined> {
+  /** The rows that took the keys, or undefined where there is none. Throws when the table isn't the one it was. */
+  async #readRows(): Promise<readonly [BarrierRow | undefined, BarrierRow | undefined]> {
     const { table } = this.#context
+    const rowText = (key: string): string =>
+      `select outcome, reason, result, bodies from ${table.name} where ${key};\n`
     const results = await sendText(
       this.#client,
-      `select outcome, reason, result, bodies from ${table.name} where ${this.#key};
-select result from ${table.name} where namespace = '' and execution_id = '' and operation = 'database'`,
+      `${rowText(this.#key)}${rowText(this.#sendingKey ?? 'false')}select result from ${table.name} where namespace = '' and execution_id = '' and operation = 'database'`,
     )
-    const databaseId = results[1]?.rows[0]?.result
+    const databaseId = results[2]?.rows[0]?.result
     if (databaseId !== table.databaseId) {
       throw new EscrowError(
         'wouldNotShareTransaction',
         `the connection leads to database ${String(databaseId)}, but this barrier stands in ${table.databaseId}`,
       )
     }
-    return results[0]?.rows[0] as BarrierRow | undefined
+    const row = (at: number) => results[at]?.rows[0] as BarrierRow | undefined
+    return [row(0), row(1)]
   }
 
-  #repeat(row: BarrierRow): { result: unknown } {
+  #repeat(row: BarrierRow, sent: BarrierRow | undefined): { result: unknown } {
+    const { subject, sending } = this.#request
     if (row.outcome === 'rolledBack') {
-      const why =
-        this.#request.subject.operation === 'local'
-          ? 'a check-back has settled this local transaction as rolled back'
-          : 'this execution was compensated before its action came'
-      throw new EscrowError('barrierRefused', why)
+      if (subject.operation === 'local') throw alreadySettled(row)
+      throw new EscrowError('barrierRefused', 'this execution was compensated before its action came')
     }
     if (row.outcome === 'refused')
       throw new Refusal(row.reason ?? '', row.result === null ? '' : JSON.parse(row.result))
+    // An earlier attempt did the work, with a transaction of its own: this one can't commit any more, as nobody can write
+    // both rows. It is the same one only where the caller gave both the same id.
+    if (sent?.outcome === 'committed') restoreBodies(sending, sent)
+    else sending?.abandon?.()
     if (row.reason === LATER_REASON) return { result: later }
-    if (row.bodies !== null) this.#request.subject.restoreBodies?.(decodeFixedBodies(row.bodies))
+    restoreBodies(subject, row)
     return { result: row.result === null ? undefined : JSON.parse(row.result) }
   }
 
   /** The statement that keeps result and bodies in the row; empty when there is nothing to keep. */
   async #keep(result: T): Promise<string> {
     try {
-      const bodies = this.#request.subject.sealBodies?.() ?? []
-      const sets: string[] = []
+      const { subject, sending } = this.#request
+      const bodies = (sending ?? subject).sealBodies?.() ?? []
+      const kept = bodies.length === 0 ? [] : [`bodies = ${bytesLiteral(encodeFixedBodies(bodies))}`]
+      const sets = sending === undefined ? kept : []
       if (result === later) sets.push(`reason = ${literal(LATER_REASON)}`)
       const json = resultJson(result, this.#context.resultBytesMax)
       if (json !== undefined) sets.push(`result = ${literal(json)}`)
-      if (bodies.length > 0) sets.push(`bodies = ${bytesLiteral(encodeFixedBodies(bodies))}`)
-      return sets.length === 0
-        ? ''
-        : `update ${this.#context.table.name} set ${sets.join(', ')} where ${this.#key};\n`
+      const sent = sending === undefined ? '' : this.#update(kept, this.#sendingKey as string)
+      return this.#update(sets, this.#key) + sent
     } catch (error) {
       await this.#rollBack()
       throw error
     }
   }
 
+  #update(sets: readonly string[], key: string): string {
+    return sets.length === 0
+      ? ''
+      : `update ${this.#context.table.name} set ${sets.join(', ')} where ${key};\n`
+  }
+
   async #refuse(refusal: Refusal): Promise<void> {
-    const text = refusedText(this.#context.table, this.#key, refusal)
-    await this.#commit(text, 'rollback to savepoint escrow_work;\n')
+    await this.#commit(refusedText(this.#context.table, this.#key, refusal), UNDO_WORK)
   }
 
   /**
@@ -322,6 +352,25 @@ interface BarrierRow {
   readonly reason: string | null
   readonly result: string | null
   readonly bodies: Uint8Array | null
+}
+
+function restoreBodies(subject: BarrierSubject | undefined, { bodies }: BarrierRow): void {
+  if (bodies !== null) subject?.restoreBodies?.(decodeFixedBodies(bodies))
+}
+
+/** Told apart from a step's own: a step whose message was rolled back is tried again, with a new one. */
+function refusedLocal(message: string): EscrowError {
+  return new EscrowError('barrierRefused', message, { details: { operation: 'local' } })
+}
+
+/** The row of a local transaction is there, though this transaction didn't write it. */
+function alreadySettled({ outcome }: BarrierRow): EscrowError {
+  if (outcome === 'rolledBack')
+    return refusedLocal('a check-back has settled this local transaction as rolled back')
+  return new EscrowError(
+    'wouldNotShareTransaction',
+    'the local transaction was committed without this step: each wants a transaction id of its own',
+  )
 }
 
 function transactionFailed(message: string, cause?: unknown): EscrowError {

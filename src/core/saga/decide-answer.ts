@@ -103,7 +103,7 @@ function nobodyAsked(draft: Draft, execution: Execution, operation: StepOperatio
     firstDispatchAtMs: wasNever ? 0 : half.firstDispatchAtMs,
     databaseId: wasNever ? '' : half.databaseId,
   })
-  if (operation === 'action' && wasNever && draft.pivot === execution.n) draft.pivot = 0
+  if (operation === 'action' && wasNever && draft.next.pivot === execution.n) draft.next.pivot = 0
   return true
 }
 

@@ -55,8 +55,8 @@ function migrateMachine(draft: Draft, { head, state }: SagaImage, program: SagaP
   const { contextBytesMax } = draft.moment.limits
   if (bytesOf(text) > contextBytesMax)
     throw overBound("the machine's state", bytesOf(text), 'contextBytesMax', contextBytesMax)
-  draft.machine = { text, live: migrated.state }
-  draft.awaited = [...program.signals].filter((signal) => migrated.takes(signal))
+  draft.next.machine = { text, live: migrated.state }
+  draft.next.awaited = [...program.signals].filter((signal) => migrated.takes(signal))
 }
 
 /** What of the machine runs, by the image: what it was not told the end of, and has not left. */

@@ -14,7 +14,7 @@ export type OperatorCommand = Extract<
 /** Changes the draft as the operator wants it; returns the refusal where it can't be. */
 export function operate(draft: Draft, command: OperatorCommand): SagaDecision | undefined {
   if (command.executionId === draft.head.executionId) return operateOnSaga(draft, command)
-  const execution = draft.executions.get(executionNumber(draft.head, command.executionId))
+  const execution = draft.next.executions.get(executionNumber(draft.head, command.executionId))
   if (execution === undefined)
     return refuseSaga('unknownExecution', `no execution ${JSON.stringify(command.executionId)} in this saga`)
   if (execution.compensation?.status === 'parked') return operateOnCompensation(draft, execution, command)
@@ -24,23 +24,23 @@ export function operate(draft: Draft, command: OperatorCommand): SagaDecision | 
 }
 
 function operateOnSaga(draft: Draft, command: OperatorCommand): SagaDecision | undefined {
-  if (draft.stuck === '') return refuseSaga('notParked', 'nothing keeps the saga itself from going on')
+  if (draft.next.stuck === '') return refuseSaga('notParked', 'nothing keeps the saga itself from going on')
   switch (command.type) {
     case 'retryExecution':
-      draft.stuck = ''
+      draft.next.stuck = ''
       return undefined
     case 'compensateExecution':
       return giveUp(draft, 'an operator had it compensated')
     case 'skipExecution': {
-      const [event] = draft.queue
+      const [event] = draft.next.queue
       if (event?.type !== 'signal')
         return refuseSaga(
           'unsupported',
           'only a signal can be skipped: retry, compensate or migrate the saga',
         )
-      draft.queue = draft.queue.slice(1)
-      draft.bytes -= bytesOf(event.payload)
-      draft.stuck = ''
+      draft.next.queue = draft.next.queue.slice(1)
+      draft.next.bytes -= bytesOf(event.payload)
+      draft.next.stuck = ''
       return undefined
     }
   }
@@ -48,7 +48,7 @@ function operateOnSaga(draft: Draft, command: OperatorCommand): SagaDecision | u
 
 /** Undoes the saga, unless it is past its pivot. */
 export function giveUp(draft: Draft, reason: string): SagaDecision | undefined {
-  if (isPastPivot(draft))
+  if (isPastPivot(draft.next))
     return refuseSaga('pastPivot', 'the pivot was sent and not refused: the saga only goes forward')
   beginUnwinding(draft, reason)
   return undefined
@@ -64,18 +64,18 @@ function operateOnAction(
       return retry(draft, execution, 'action', command.acceptPossibleDuplicate)
     case 'skipExecution': {
       const { n } = endAction(draft, execution, 'skipped')
-      if (draft.pivot === 0 && draft.policyOf(execution)?.class === 'pivot') draft.pivot = n
-      if (draft.phase === 'running' && !draft.isMachineDone) draft.enqueue({ type: 'step', n })
+      if (draft.next.pivot === 0 && draft.policyOf(execution)?.class === 'pivot') draft.next.pivot = n
+      if (draft.next.phase === 'running' && !draft.next.isMachineDone) draft.enqueue({ type: 'step', n })
       else abandon(draft, execution)
       return undefined
     }
     case 'compensateExecution': {
-      if (draft.isMachineDone)
+      if (draft.next.isMachineDone)
         return refuseSaga('unsupported', 'the flow is done: retry or skip the execution')
-      if (draft.pivot === execution.n && !execution.isDone) {
+      if (draft.next.pivot === execution.n && !execution.isDone) {
         // The operator's word that the pivot did nothing: nobody else can say so any more.
         draft.putAction(execution, { isUncertain: execution.hasCompensation })
-        draft.pivot = 0
+        draft.next.pivot = 0
       }
       return giveUp(draft, `an operator had it compensated at step ${execution.step}`)
     }

@@ -97,10 +97,10 @@ function start(image: SagaImage | undefined, command: Start, moment: SagaMoment)
   const { text } = parsed
   const draft = new Draft(text === head.input ? head : { ...head, input: text }, EMPTY_SAGA, program, moment)
   draft.parsedInput = parsed
-  draft.bytes = bytesOf(text)
-  draft.businessKey = command.businessKey
-  draft.tags = command.tags
-  draft.queue = [{ type: 'start' }]
+  draft.next.bytes = bytesOf(text)
+  draft.next.businessKey = command.businessKey
+  draft.next.tags = command.tags
+  draft.next.queue = [{ type: 'start' }]
   return conclude(draft)
 }
 
@@ -166,7 +166,7 @@ function decide(draft: Draft, command: Exclude<SagaCommand, Start | Migrate>): V
       return giveUp(draft, brief(`cancelled: ${command.reason}`)) ?? 'changed'
     case 'deadlineDue': {
       const isDue = draft.head.deadlineAtMs > 0 && draft.moment.wallMs >= draft.head.deadlineAtMs
-      if (!isDue || draft.isMachineDone || draft.pivot !== 0) return 'nothing'
+      if (!isDue || draft.next.isMachineDone || draft.next.pivot !== 0) return 'nothing'
       return giveUp(draft, 'timed out') ?? 'changed'
     }
     case 'timerDue':
@@ -174,15 +174,15 @@ function decide(draft: Draft, command: Exclude<SagaCommand, Start | Migrate>): V
     case 'completeStep':
       return completeStep(draft, command)
     case 'answerStep': {
-      const execution = draft.executions.get(command.n)
+      const execution = draft.next.executions.get(command.n)
       return execution !== undefined && takeAnswer(draft, execution, command) ? 'changed' : 'nothing'
     }
     case 'dispatchStep': {
-      const execution = draft.executions.get(command.n)
+      const execution = draft.next.executions.get(command.n)
       return execution !== undefined && dispatch(draft, execution, command.operation) ? 'changed' : 'nothing'
     }
     case 'stepDeadlineDue': {
-      const execution = draft.executions.get(command.n)
+      const execution = draft.next.executions.get(command.n)
       return execution !== undefined && stepDeadlineDue(draft, execution) ? 'changed' : 'nothing'
     }
     case 'retryExecution':
@@ -195,18 +195,18 @@ function decide(draft: Draft, command: Exclude<SagaCommand, Start | Migrate>): V
 }
 
 function signal(draft: Draft, { signal: name, payload: given, signalId }: Signal): Verdict {
-  if (signalId !== '' && draft.signalIds.includes(signalId)) return 'nothing'
+  if (signalId !== '' && draft.next.signalIds.includes(signalId)) return 'nothing'
   const { program, moment } = draft
   if (!program.signals.has(name))
     return refuseSaga('unknownSignal', `saga ${program.name} has no signal ${JSON.stringify(name)}`)
-  if (draft.isMachineDone)
+  if (draft.next.isMachineDone)
     return refuseSaga('alreadyEnded', 'the saga has completed: it takes no signal any more')
   const payload = parsedText('payload', given, moment, (value) => program.parseSignal(name, value))
   if (payload instanceof EscrowError) return { effects: [], refused: payload }
   const { text } = payload
   const { signalsMax } = moment.limits
-  const isTaken = draft.stuck === '' && draft.awaited.includes(name)
-  if (!isTaken && draft.signals.length >= signalsMax) {
+  const isTaken = draft.next.stuck === '' && draft.next.awaited.includes(name)
+  if (!isTaken && draft.next.signals.length >= signalsMax) {
     return refuseSaga(
       'overloaded',
       `${signalsMax} signals are kept that the saga didn't wait for yet: the limit signalsMax`,
@@ -217,17 +217,17 @@ function signal(draft: Draft, { signal: name, payload: given, signalId }: Signal
   } catch (thrown) {
     return { effects: [], refused: EscrowError.from(thrown) }
   }
-  if (signalId !== '') draft.signalIds = [...draft.signalIds, signalId].slice(-signalsMax)
+  if (signalId !== '') draft.next.signalIds = [...draft.next.signalIds, signalId].slice(-signalsMax)
   // Through the kept ones, so that those of the same name that came earlier go first.
-  draft.signals = [...draft.signals, { signal: name, payload: text }]
+  draft.next.signals = [...draft.next.signals, { signal: name, payload: text }]
   return 'changed'
 }
 
 function timerDue(draft: Draft, timer: string): Verdict {
-  const running = draft.timers.find((each) => each.timer === timer)
+  const running = draft.next.timers.find((each) => each.timer === timer)
   // One that was started again under its name is due later.
-  if (running === undefined || draft.stuck !== '' || draft.moment.logMs < running.atMs) return 'nothing'
-  draft.timers = draft.timers.filter((each) => each !== running)
+  if (running === undefined || draft.next.stuck !== '' || draft.moment.logMs < running.atMs) return 'nothing'
+  draft.next.timers = draft.next.timers.filter((each) => each !== running)
   draft.enqueue({ type: 'timer', timer })
   return 'changed'
 }
@@ -236,7 +236,7 @@ const neverCalled = (executionId: string): SagaDecision =>
   refuseSaga('unknownExecution', `no execution ${JSON.stringify(executionId)} of this saga was ever called`)
 
 function completeStep(draft: Draft, { executionId, outcome }: Complete): Verdict {
-  const execution = draft.executions.get(executionNumber(draft.head, executionId))
+  const execution = draft.next.executions.get(executionNumber(draft.head, executionId))
   if (execution === undefined) return neverCalled(executionId)
   const { firstDispatchAtMs, attempts } = execution.action
   if (firstDispatchAtMs === 0) return neverCalled(executionId)

@@ -105,7 +105,7 @@ function leave(
   { n, attempt }: { n: number; attempt: number },
 ): void {
   const isPublication = policy.destination !== '' && operation === 'action'
-  if (policy.class === 'pivot' && operation === 'action' && draft.pivot === 0) draft.pivot = n
+  if (policy.class === 'pivot' && operation === 'action' && draft.next.pivot === 0) draft.next.pivot = n
   draft.leave(
     isPublication ? { type: 'Publication', n, attempt } : { type: 'StepCall', n, operation, attempt },
   )
@@ -143,7 +143,7 @@ export function endAction(
   })
   // A pivot that is known to have done nothing leaves the way back open.
   const isUndone = (status === 'failed' || status === 'stopped') && !mayHaveHappened(ended)
-  if (isUndone && draft.pivot === ended.n) draft.pivot = 0
+  if (isUndone && draft.next.pivot === ended.n) draft.next.pivot = 0
   return ended
 }
 

@@ -15,21 +15,21 @@ type StartStep = Extract<TurnEffect, { type: 'startStep' }>
 
 /** Tells the machine what is queued, and kept signals that it then waits for. Bounded: each turn takes an event away. */
 export function runTurns(draft: Draft): void {
-  while (draft.phase === 'running' && !draft.isMachineDone && draft.stuck === '') {
-    if (draft.queue.length === 0) takeKeptSignal(draft)
-    const [event] = draft.queue
+  while (draft.next.phase === 'running' && !draft.next.isMachineDone && draft.next.stuck === '') {
+    if (draft.next.queue.length === 0) takeKeptSignal(draft)
+    const [event] = draft.next.queue
     if (event === undefined) return
     runTurn(draft, event)
   }
 }
 
 function takeKeptSignal(draft: Draft): void {
-  if (draft.signals.length === 0 || draft.awaited.length === 0) return
-  const at = draft.signals.findIndex(({ signal }) => draft.awaited.includes(signal))
-  const kept = draft.signals[at]
+  if (draft.next.signals.length === 0 || draft.next.awaited.length === 0) return
+  const at = draft.next.signals.findIndex(({ signal }) => draft.next.awaited.includes(signal))
+  const kept = draft.next.signals[at]
   if (kept === undefined) return
-  draft.signals = draft.signals.toSpliced(at, 1)
-  draft.queue = [{ type: 'signal', ...kept }]
+  draft.next.signals = draft.next.signals.toSpliced(at, 1)
+  draft.next.queue = [{ type: 'signal', ...kept }]
 }
 
 function runTurn(draft: Draft, event: QueuedEvent): void {
@@ -37,19 +37,19 @@ function runTurn(draft: Draft, event: QueuedEvent): void {
   try {
     checked = check(draft, ask(draft, event))
   } catch (thrown) {
-    draft.stuck = briefStack(thrown)
+    draft.next.stuck = briefStack(thrown)
     return
   }
   const { turn } = checked
-  if (turn.status === 'failed' && draft.pivot !== 0) {
+  if (turn.status === 'failed' && draft.next.pivot !== 0) {
     failAfterPivot(draft, event, turn.error)
     return
   }
   dequeue(draft, event)
-  draft.machine = { text: checked.text, live: turn.state }
-  draft.bytes += checked.inputBytes
-  draft.businessKey = checked.businessKey
-  draft.tags = checked.tags
+  draft.next.machine = { text: checked.text, live: turn.state }
+  draft.next.bytes += checked.inputBytes
+  draft.next.businessKey = checked.businessKey
+  draft.next.tags = checked.tags
   if (event.type === 'step') tell(draft, event.n)
   if (turn.status === 'failed') {
     beginUnwinding(draft, brief(turn.error))
@@ -102,7 +102,7 @@ function check(draft: Draft, turn: Turn): CheckedTurn {
   bounded('the output', bytesOf(output), 'payloadBytesMax', limits.payloadBytesMax)
   let inputs: string[] = NO_INPUTS
   let inputBytes = 0
-  let timers = draft.timers.length
+  let timers = draft.next.timers.length
   for (const effect of turn.effects) {
     if (effect.type === 'startTimer') timers += 1
     if (effect.type === 'stopTimer') timers -= 1
@@ -119,9 +119,9 @@ function check(draft: Draft, turn: Turn): CheckedTurn {
     else inputs.push(input)
     inputBytes += bytes
   }
-  bounded('what the saga keeps', draft.bytes + inputBytes, 'sagaBytesMax', limits.sagaBytesMax)
-  bounded('executions', draft.executions.length + inputs.length, 'executionsMax', limits.executionsMax)
-  bounded('steps under way', draft.active.length + inputs.length, 'activeMax', limits.activeMax)
+  bounded('what the saga keeps', draft.next.bytes + inputBytes, 'sagaBytesMax', limits.sagaBytesMax)
+  bounded('executions', draft.next.executions.length + inputs.length, 'executionsMax', limits.executionsMax)
+  bounded('steps under way', draft.next.active.length + inputs.length, 'activeMax', limits.activeMax)
   bounded('timers', timers, 'timersMax', limits.timersMax)
   const { businessKey, tags } = attributesAfter(draft, turn)
   return { turn, text, output, inputs, inputBytes, businessKey, tags }
@@ -129,10 +129,10 @@ function check(draft: Draft, turn: Turn): CheckedTurn {
 
 /** The search attributes after a turn: it adds tags, and changes those of the same name. Throws `tooLarge`. */
 function attributesAfter(draft: Draft, { attributes }: Turn): Pick<CheckedTurn, 'businessKey' | 'tags'> {
-  if (attributes === undefined) return draft
+  if (attributes === undefined) return draft.next
   const { attributesBytesMax } = draft.moment.limits
-  const businessKey = attributes.businessKey ?? draft.businessKey
-  const tags = attributes.tags === undefined ? draft.tags : { ...draft.tags, ...attributes.tags }
+  const businessKey = attributes.businessKey ?? draft.next.businessKey
+  const tags = attributes.tags === undefined ? draft.next.tags : { ...draft.next.tags, ...attributes.tags }
   const bytes = attributesBytes(businessKey, tags)
   bounded('business key and tags', bytes, 'attributesBytesMax', attributesBytesMax)
   return { businessKey, tags }
@@ -143,8 +143,8 @@ function bounded(what: string, actual: number, bound: Parameters<typeof overBoun
 }
 
 function dequeue(draft: Draft, event: QueuedEvent): void {
-  draft.queue = draft.queue.length === 1 ? NOTHING_QUEUED : draft.queue.slice(1)
-  if (event.type === 'signal') draft.bytes -= bytesOf(event.payload)
+  draft.next.queue = draft.next.queue.length === 1 ? NOTHING_QUEUED : draft.next.queue.slice(1)
+  if (event.type === 'signal') draft.next.bytes -= bytesOf(event.payload)
 }
 
 const NOTHING_QUEUED: readonly QueuedEvent[] = []
@@ -152,7 +152,7 @@ const NOTHING_QUEUED: readonly QueuedEvent[] = []
 /** Past the pivot nothing is undone: the step that led to it can be tried again, and the saga otherwise. */
 function failAfterPivot(draft: Draft, event: QueuedEvent, error: string): void {
   if (event.type !== 'step') {
-    draft.stuck = brief(`the flow failed after its pivot, from where it only goes forward: ${error}`)
+    draft.next.stuck = brief(`the flow failed after its pivot, from where it only goes forward: ${error}`)
     return
   }
   dequeue(draft, event)
@@ -166,11 +166,11 @@ function tell(draft: Draft, n: number): void {
 }
 
 function complete(draft: Draft, output: string): void {
-  draft.isMachineDone = true
-  draft.output = output
-  for (const each of draft.queue) if (each.type === 'step') drop(draft, each.n)
+  draft.next.isMachineDone = true
+  draft.next.output = output
+  for (const each of draft.next.queue) if (each.type === 'step') drop(draft, each.n)
   draft.clearWaits()
-  for (const n of draft.active) stop(draft, draft.execution(n))
+  for (const n of draft.next.active) stop(draft, draft.execution(n))
 }
 
 function apply(draft: Draft, { turn, inputs }: CheckedTurn): void {
@@ -184,13 +184,13 @@ function apply(draft: Draft, { turn, inputs }: CheckedTurn): void {
         stopStep(draft, effect.invocation)
         break
       case 'startTimer':
-        draft.timers = [
-          ...draft.timers.filter(({ timer }) => timer !== effect.timer),
+        draft.next.timers = [
+          ...draft.next.timers.filter(({ timer }) => timer !== effect.timer),
           { timer: effect.timer, atMs: draft.moment.logMs + Math.max(0, Math.ceil(effect.delayMs)) },
         ]
         break
       case 'stopTimer':
-        draft.timers = draft.timers.filter(({ timer }) => timer !== effect.timer)
+        draft.next.timers = draft.next.timers.filter(({ timer }) => timer !== effect.timer)
     }
   }
   if (draft.program.signals.size > 0) noteAwaited(draft, turn)
@@ -200,15 +200,16 @@ function noteAwaited(draft: Draft, turn: Turn): void {
   const awaited: string[] = []
   for (const signal of draft.program.signals) if (turn.takes(signal)) awaited.push(signal)
   const isSame =
-    awaited.length === draft.awaited.length && awaited.every((each, at) => each === draft.awaited[at])
-  if (!isSame) draft.awaited = awaited
+    awaited.length === draft.next.awaited.length &&
+    awaited.every((each, at) => each === draft.next.awaited[at])
+  if (!isSame) draft.next.awaited = awaited
 }
 
 function startStep(draft: Draft, { step, invocation, branch }: StartStep, input: string): void {
   const policy = draft.program.steps.get(step)
   const timeoutMs = policy?.stepTimeoutMs ?? 0
   begin(draft, {
-    n: draft.executions.length + 1,
+    n: draft.next.executions.length + 1,
     step,
     invocation,
     branch,
@@ -225,18 +226,18 @@ function startStep(draft: Draft, { step, invocation, branch }: StartStep, input:
 
 /** The state around a step was left: no outcome of it is told to the machine any more. */
 function stopStep(draft: Draft, invocation: string): void {
-  for (const n of draft.active) {
+  for (const n of draft.next.active) {
     const execution = draft.execution(n)
     if (execution.invocation === invocation && execution.action.status !== 'stopping') {
       stop(draft, execution)
       return
     }
   }
-  const queued = draft.queue.find(
+  const queued = draft.next.queue.find(
     (each) => each.type === 'step' && draft.execution(each.n).invocation === invocation,
   )
   if (queued?.type !== 'step') return
-  draft.queue = draft.queue.filter((each) => each !== queued)
+  draft.next.queue = draft.next.queue.filter((each) => each !== queued)
   drop(draft, queued.n)
 }
 

@@ -1,24 +1,25 @@
 /** Undoing: what is done is compensated in reverse, branches each for themselves. The order is that of `unwind-order.ts`. */
 import { dispatch, hasBarrier, newOperation, park, stop } from './decide-step.ts'
 import type { Draft } from './draft.ts'
-import { mayHaveHappened } from './image.ts'
+import { mayHaveHappened, type SagaState } from './image.ts'
 import { Blockers, isToBeUndone, type PendingUndo, pendingUndo } from './unwind-order.ts'
 
 /** The saga gives up: no attempt of an action starts any more, and once nothing is in flight, what was done is undone. */
 export function beginUnwinding(draft: Draft, reason: string): void {
-  draft.phase = 'compensating'
-  draft.reason = reason
+  draft.next.phase = 'compensating'
+  draft.next.reason = reason
   draft.clearWaits()
-  for (const n of draft.active) stop(draft, draft.execution(n))
+  for (const n of draft.next.active) stop(draft, draft.execution(n))
 }
 
 /** Has as much undone as can be now, and ends what has nothing left to do. */
 export function settle(draft: Draft): void {
-  if (draft.phase === 'running') {
+  if (draft.next.phase === 'running') {
     for (const n of draft.abandoned ?? []) undo(draft, n)
-    const isOver = draft.isMachineDone && draft.active.length === 0 && draft.undoing.length === 0
+    const isOver =
+      draft.next.isMachineDone && draft.next.active.length === 0 && draft.next.undoing.length === 0
     if (isOver) finish(draft, 'completed')
-  } else if (draft.phase === 'compensating' && draft.active.length === 0) {
+  } else if (draft.next.phase === 'compensating' && draft.next.active.length === 0) {
     undoNext(draft)
   }
 }
@@ -43,34 +44,34 @@ function undo(draft: Draft, n: number): void {
 
 /** Walks from what ended last to where everything below waits for something above. */
 function undoNext(draft: Draft): void {
-  const plan = draft.plan ?? { top: pendingUndo(draft.executions) }
+  const plan = draft.next.plan ?? { top: pendingUndo(draft.next.executions) }
   const blockers = new Blockers()
-  for (const n of draft.undoing) blockers.add(draft.execution(n))
+  for (const n of draft.next.undoing) blockers.add(draft.execution(n))
   const kept: PendingUndo[] = []
   let at = plan.top
   while (at !== undefined && !blockers.blockAllUntil(at.ended)) {
-    if (draft.undoing.length < draft.moment.limits.activeMax && !blockers.block(at)) undo(draft, at.n)
+    if (draft.next.undoing.length < draft.moment.limits.activeMax && !blockers.block(at)) undo(draft, at.n)
     else kept.push(at)
     blockers.add(at)
     at = at.rest
   }
-  if (at !== plan.top || draft.plan === undefined) {
+  if (at !== plan.top || draft.next.plan === undefined) {
     let top = at
     for (let last = kept.pop(); last !== undefined; last = kept.pop()) top = { ...last, rest: top }
-    draft.plan = { top }
+    draft.next.plan = { top }
   }
-  if (draft.plan?.top === undefined && draft.undoing.length === 0) finish(draft, 'compensated')
+  if (draft.next.plan?.top === undefined && draft.next.undoing.length === 0) finish(draft, 'compensated')
 }
 
 function finish(draft: Draft, phase: 'completed' | 'compensated'): void {
-  draft.phase = phase
-  draft.finishedAtMs = draft.moment.wallMs
-  draft.plan = undefined
+  draft.next.phase = phase
+  draft.next.finishedAtMs = draft.moment.wallMs
+  draft.next.plan = undefined
   draft.clearWaits()
 }
 
 /** Whether the saga can still be undone: no pivot is under way or done. */
-export const isPastPivot = (draft: { readonly pivot: number }): boolean => draft.pivot !== 0
+export const isPastPivot = ({ pivot }: Pick<SagaState, 'pivot'>): boolean => pivot !== 0
 
 /** Whether a parked compensation waits for somebody to say whether its action happened. */
 export function isUnclear(draft: Draft, n: number): boolean {

@@ -4,18 +4,14 @@
  */
 import { InvariantViolation } from '../errors.ts'
 import { overBound, type SagaDecision, type SagaEffect, type SagaMoment } from './decision.ts'
-import type { ExecutionTable } from './execution-table.ts'
 import {
   type Execution,
   isActive,
   isUndoing,
-  type KeptMachine,
-  type KeptSignal,
   type OperationState,
   type QueuedEvent,
   type SagaHead,
   type SagaState,
-  type SagaTimer,
 } from './image.ts'
 import type { Json, MachineState, SagaProgram, StepPolicy, StepResults } from './program.ts'
 
@@ -38,32 +34,14 @@ export function attributesBytes(businessKey: string, tags: Readonly<Record<strin
 
 const NO_EFFECTS: SagaEffect[] = []
 
+type Changing = { -readonly [Field in keyof SagaState]: SagaState[Field] }
+
 /** The next image, as far as it is decided. */
 export class Draft implements StepResults {
   readonly head: SagaHead
   readonly program: SagaProgram
   readonly moment: SagaMoment
-  phase: SagaState['phase']
-  machine: KeptMachine
-  isMachineDone: boolean
-  executions: ExecutionTable
-  active: readonly number[]
-  undoing: readonly number[]
-  plan: SagaState['plan']
-  places: number
-  pivot: number
-  timers: readonly SagaTimer[]
-  signals: readonly KeptSignal[]
-  awaited: readonly string[]
-  signalIds: readonly string[]
-  queue: readonly QueuedEvent[]
-  stuck: string
-  bytes: number
-  businessKey: string
-  tags: Readonly<Record<string, string>>
-  reason: string
-  output: string
-  finishedAtMs: number
+  readonly next: Changing
   effects: SagaEffect[] = NO_EFFECTS
   /** Executions that the flow goes on without, although they may have happened. */
   abandoned: number[] | undefined
@@ -76,27 +54,7 @@ export class Draft implements StepResults {
     this.head = head
     this.program = program
     this.moment = moment
-    this.phase = state.phase
-    this.machine = state.machine
-    this.isMachineDone = state.isMachineDone
-    this.executions = state.executions
-    this.active = state.active
-    this.undoing = state.undoing
-    this.plan = state.plan
-    this.places = state.places
-    this.pivot = state.pivot
-    this.timers = state.timers
-    this.signals = state.signals
-    this.awaited = state.awaited
-    this.signalIds = state.signalIds
-    this.queue = state.queue
-    this.stuck = state.stuck
-    this.bytes = state.bytes
-    this.businessKey = state.businessKey
-    this.tags = state.tags
-    this.reason = state.reason
-    this.output = state.output
-    this.finishedAtMs = state.finishedAtMs
+    this.next = { ...state }
     this.abandoned = undefined
     this.parsedInput = undefined
     this.lastResult = undefined
@@ -104,12 +62,12 @@ export class Draft implements StepResults {
 
   /** The decision that this comes to. */
   decision(): SagaDecision {
-    return { next: { head: this.head, state: this.#state() }, effects: this.effects }
+    return { next: { head: this.head, state: this.next }, effects: this.effects }
   }
 
   /** The execution with this number, which must exist. */
   execution(n: number): Execution {
-    const execution = this.executions.get(n)
+    const execution = this.next.executions.get(n)
     if (execution === undefined) throw new InvariantViolation(`saga ${this.head.id}: no execution ${n}`)
     return execution
   }
@@ -121,9 +79,9 @@ export class Draft implements StepResults {
 
   /** Puts an execution in its place, and in or out of the lists of what is under way. */
   put(execution: Execution): Execution {
-    this.executions = this.executions.with(execution)
-    this.active = listed(this.active, execution.n, isActive(execution))
-    this.undoing = listed(this.undoing, execution.n, isUndoing(execution))
+    this.next.executions = this.next.executions.with(execution)
+    this.next.active = listed(this.next.active, execution.n, isActive(execution))
+    this.next.undoing = listed(this.next.undoing, execution.n, isUndoing(execution))
     return execution
   }
 
@@ -148,13 +106,13 @@ export class Draft implements StepResults {
 
   /** Has the machine told something. */
   enqueue(event: QueuedEvent): void {
-    this.queue = this.queue.length === 0 ? [event] : [...this.queue, event]
+    this.next.queue = this.next.queue.length === 0 ? [event] : [...this.next.queue, event]
   }
 
   /** The next place in the order of beginnings and ends. */
   nextPlace(): number {
-    this.places += 1
-    return this.places
+    this.next.places += 1
+    return this.next.places
   }
 
   /** What the saga was started with. Throws `SyntaxError`. */
@@ -165,10 +123,10 @@ export class Draft implements StepResults {
 
   /** The machine, alive. Throws what `restore` throws. */
   liveMachine(): MachineState {
-    const { text, live } = this.machine
+    const { text, live } = this.next.machine
     if (live !== undefined) return live
     const restored = this.program.restore(parsedOf(text) as Json, this.input())
-    this.machine = { text, live: restored }
+    this.next.machine = { text, live: restored }
     return restored
   }
 
@@ -177,54 +135,34 @@ export class Draft implements StepResults {
     const { payloadBytesMax, sagaBytesMax } = this.moment.limits
     const bytes = bytesOf(text)
     if (bytes > payloadBytesMax) throw overBound(what, bytes, 'payloadBytesMax', payloadBytesMax)
-    if (this.bytes + bytes > sagaBytesMax)
-      throw overBound(`what the saga keeps, with ${what},`, this.bytes + bytes, 'sagaBytesMax', sagaBytesMax)
-    this.bytes += bytes
+    if (this.next.bytes + bytes > sagaBytesMax)
+      throw overBound(
+        `what the saga keeps, with ${what},`,
+        this.next.bytes + bytes,
+        'sagaBytesMax',
+        sagaBytesMax,
+      )
+    this.next.bytes += bytes
   }
 
   /** The result of the entry into a step that began last and is done. */
   get(step: string): Json | undefined {
-    const done = this.executions.findLast((each) => each.step === step && each.action.status === 'done')
+    const done = this.next.executions.findLast((each) => each.step === step && each.action.status === 'done')
     if (done === undefined) return undefined
     return this.lastResult?.n === done.n ? this.lastResult.value : parsedOf(done.result)
   }
 
   /** Puts everything that only what is running needs out of the way. */
   clearWaits(): void {
-    for (const { payload } of this.signals) this.bytes -= bytesOf(payload)
-    for (const event of this.queue) if (event.type === 'signal') this.bytes -= bytesOf(event.payload)
+    for (const { payload } of this.next.signals) this.next.bytes -= bytesOf(payload)
+    for (const event of this.next.queue)
+      if (event.type === 'signal') this.next.bytes -= bytesOf(event.payload)
     const { timers, signals, awaited, queue } = NO_WAITS
-    this.timers = timers
-    this.signals = signals
-    this.awaited = awaited
-    this.queue = queue
-    this.stuck = ''
-  }
-
-  #state(): SagaState {
-    return {
-      phase: this.phase,
-      machine: this.machine,
-      isMachineDone: this.isMachineDone,
-      executions: this.executions,
-      active: this.active,
-      undoing: this.undoing,
-      plan: this.plan,
-      places: this.places,
-      pivot: this.pivot,
-      timers: this.timers,
-      signals: this.signals,
-      awaited: this.awaited,
-      signalIds: this.signalIds,
-      queue: this.queue,
-      stuck: this.stuck,
-      bytes: this.bytes,
-      businessKey: this.businessKey,
-      tags: this.tags,
-      reason: this.reason,
-      output: this.output,
-      finishedAtMs: this.finishedAtMs,
-    }
+    this.next.timers = timers
+    this.next.signals = signals
+    this.next.awaited = awaited
+    this.next.queue = queue
+    this.next.stuck = ''
   }
 }
 

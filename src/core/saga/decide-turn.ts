@@ -35,7 +35,7 @@ function takeKeptSignal(draft: Draft): void {
 function runTurn(draft: Draft, event: QueuedEvent): void {
   let checked: CheckedTurn
   try {
-    checked = check(draft, ask(draft, event))
+    checked = check(draft, ask(draft, event), event.type === 'start')
   } catch (thrown) {
     draft.stuck = briefStack(thrown)
     return
@@ -91,7 +91,7 @@ interface CheckedTurn {
 }
 
 /** Makes the texts that a turn leaves behind. Throws `tooLarge`, `unknownStep`. */
-function check(draft: Draft, turn: Turn): CheckedTurn {
+function check(draft: Draft, turn: Turn, isStart: boolean): CheckedTurn {
   const { limits } = draft.moment
   const text = textOf(turn.state.persist())
   bounded("the machine's state", bytesOf(text), 'contextBytesMax', limits.contextBytesMax)
@@ -119,16 +119,25 @@ function check(draft: Draft, turn: Turn): CheckedTurn {
   bounded('executions', draft.executions.length + inputs.length, 'executionsMax', limits.executionsMax)
   bounded('steps under way', draft.active.length + inputs.length, 'activeMax', limits.activeMax)
   bounded('timers', timers, 'timersMax', limits.timersMax)
-  const { businessKey, tags } = attributesAfter(draft, turn)
+  const { businessKey, tags } = attributesAfter(draft, turn, isStart)
   return { turn, text, output, inputs, inputBytes, businessKey, tags }
 }
 
-/** The search attributes after a turn: it adds tags, and changes those of the same name. Throws `tooLarge`. */
-function attributesAfter(draft: Draft, { attributes }: Turn): Pick<CheckedTurn, 'businessKey' | 'tags'> {
+/**
+ * The search attributes after a turn: it adds tags, and changes those of the same name; but the first turn changes nothing
+ * that the start gave, as whoever starts a saga knows more of it than its definition. Throws `tooLarge`.
+ */
+function attributesAfter(
+  draft: Draft,
+  { attributes }: Turn,
+  isStart: boolean,
+): Pick<CheckedTurn, 'businessKey' | 'tags'> {
   if (attributes === undefined) return draft
   const { attributesBytesMax } = draft.moment.limits
-  const businessKey = attributes.businessKey ?? draft.businessKey
-  const tags = attributes.tags === undefined ? draft.tags : { ...draft.tags, ...attributes.tags }
+  const set = attributes.businessKey ?? draft.businessKey
+  const businessKey = isStart ? draft.businessKey || set : set
+  const added = isStart ? { ...attributes.tags, ...draft.tags } : { ...draft.tags, ...attributes.tags }
+  const tags = attributes.tags === undefined ? draft.tags : added
   const bytes = bytesOf(businessKey) + bytesOf(JSON.stringify(tags))
   bounded('business key and tags', bytes, 'attributesBytesMax', attributesBytesMax)
   return { businessKey, tags }

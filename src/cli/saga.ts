@@ -3,7 +3,9 @@ import { readFileSync } from 'node:fs'
 import { EscrowError } from '../core/errors.ts'
 import type { Json } from '../core/saga/program.ts'
 import type { SagaCompletion, SagaStart } from '../participant/saga-requests.ts'
+import type { Session } from '../participant/session.ts'
 import { define, type Given, printStatus, timeout } from './client-command.ts'
+import type { ClientOptions } from './client-options.ts'
 import { numberOf, UsageError } from './command.ts'
 import { printTransaction } from './print.ts'
 
@@ -109,21 +111,40 @@ export const sagaComplete = define({
   help: `  --result JSON          it is done, and gave this; without any of the three: it is done, and gave nothing
   --refused REASON       it did nothing, and never will
   --failed REASON        not now: it is tried again
-  --code CODE            what went wrong, for programs`,
+  --code CODE            what went wrong, for programs
+  --attempt N            which attempt it is said of, default the one under way`,
   flags: {
     result: { type: 'string' },
     refused: { type: 'string' },
     failed: { type: 'string' },
     code: { type: 'string' },
+    attempt: { type: 'string' },
   },
   takes: ['ID', 'EXECUTION'],
   async run({ id, positionals, values, session, options }) {
     const executionId = positionals[1] as string
-    const request = { id, executionId, response: responseOf(values) }
+    const response = responseOf(values)
+    const given = numberOf('--attempt', textValue(values.attempt), 1, 1_000_000)
+    // What happened, happened, in whichever attempt.
+    const isNeeded = given === undefined && response.outcome !== 'done'
+    const attempt = isNeeded ? await attemptOf(await session(), id, executionId, options) : given
+    const request = { id, executionId, attempt, response }
     printStatus(id, await (await session()).complete(request, timeout(options)), options)
     return undefined
   },
 })
+
+/** The attempt of an execution that is under way; undefined for an execution that isn't there. */
+async function attemptOf(
+  session: Session,
+  id: string,
+  executionId: string,
+  options: ClientOptions,
+): Promise<number | undefined> {
+  const { saga } = await session.get({ id }, timeout(options))
+  const execution = saga?.executions.find((each) => each.executionId === executionId)
+  return execution && execution.attempts + 1
+}
 
 function responseOf(values: Given['values']): SagaCompletion['response'] {
   const given = (['result', 'refused', 'failed'] as const).filter((each) => values[each] !== undefined)

@@ -226,6 +226,11 @@ export interface MigrateRequest extends TransactionRef {
 
 /** Says how a step ended that was answered `later`. */
 export interface CompleteRequest extends ExecutionRef {
+  /**
+   * The attempt that ended, as its call had it. Left out, or 0: the first, which is enough for `done`, and where a barrier
+   * makes all attempts one.
+   */
+  readonly attempt?: number | undefined
   readonly response: StepResponse
 }
 

@@ -142,10 +142,12 @@ export function sagaCommandOf(operation: OperationRequest): SagaCommand | undefi
       return { type: 'migrateSaga', version: toVersion }
     }
     case 'complete': {
-      const { executionId, response } = operation.request
+      const { executionId, response, attempt = 0 } = operation.request
       if (response.outcome === 'later')
         throw new EscrowError('invalidArgument', 'outcome is later: complete tells how the step ended')
-      return { type: 'completeStep', executionId, outcome: outcomeOf(response) }
+      if (!Number.isSafeInteger(attempt) || attempt < 0)
+        throw new EscrowError('invalidArgument', `attempt is ${attempt}, allowed are whole numbers from 1`)
+      return { type: 'completeStep', executionId, attempt, outcome: outcomeOf(response) }
     }
     default:
       return undefined

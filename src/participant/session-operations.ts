@@ -89,7 +89,12 @@ export abstract class SessionOperations {
     return this.submit('cancel', request, options)
   }
 
-  /** Says how a step ended that was answered `later`. Durable once it resolves; harmless to repeat. Rejects with `unknownExecution`. */
+  /**
+   * Says how a step ended that was answered `later`: of a call, `{ id: call.transactionId, executionId: call.executionId,
+   * attempt: call.attempt, response }`. Without a barrier a `failed` or `refused` counts only of the attempt that is under
+   * way, and is refused with `invalidArgument` where it names none and there were several. Durable once it resolves; harmless
+   * to repeat. Rejects with `unknownExecution`.
+   */
   complete(request: SagaCompletion, options: RequestOptions = {}): Promise<StatusResponse> {
     return attempt(() => this.submit('complete', toComplete(request), options))
   }

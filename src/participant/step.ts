@@ -26,7 +26,7 @@ export interface StepCall extends BarrierSubject {
   readonly signal: AbortSignal
   /**
    * Lets the step go on after its function has returned: whatever it resolves with, the outcome comes by
-   * `session.complete`, with `transactionId` and `executionId`. Returns `later`, so that `return call.later()` reads well.
+   * `session.complete`, with `transactionId`, `executionId` and `attempt`. Returns `later`, so that `return call.later()` reads well.
    */
   later(): Later
 }

@@ -122,6 +122,7 @@ export const completeFromProto = (message: proto.CompleteStepRequest): CompleteR
   id: message.id,
   executionId: message.executionId,
   response: stepResponseFromProto(message.response),
+  attempt: message.attempt || undefined,
 })
 
 /** The message of a completion. */
@@ -131,6 +132,7 @@ export const completeToProto = (request: CompleteRequest): proto.CompleteStepReq
     id: request.id,
     executionId: request.executionId,
     response: stepResponseToProto(request.response),
+    attempt: checkUint32('attempt', request.attempt ?? 0),
   })
 
 /** The saga of a message. */

@@ -97,6 +97,7 @@ export const completeDraft = (): Draft<CompleteRequest> => ({
   id: '',
   executionId: '',
   response: stepResponseDraft(),
+  attempt: undefined,
 })
 
 /** Reads a completion. */
@@ -108,7 +109,8 @@ export function readComplete(reader: ProtoReader, names: LastNames, draft: Draft
     else if (tag === 18) draft.id = reader.text()
     else if (tag === 26) draft.executionId = reader.text()
     else if (tag === 34) readStepResponse(reader, draft.response)
-    else reader.skip(tag, 4)
+    else if (tag === 40) draft.attempt = reader.uint32() || undefined
+    else reader.skip(tag, 5)
   }
   reader.leave(outer)
 }

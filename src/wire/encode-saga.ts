@@ -57,6 +57,7 @@ export function writeComplete(writer: ProtoWriter, tag: number, request: Complet
   writeRef(writer, request)
   writer.text(delimited(3), request.executionId)
   writeStepResponse(writer, delimited(4), request.response)
+  writer.uint32(5 << 3, request.attempt ?? 0)
   writer.close(start, guess)
 }
 

@@ -243,6 +243,17 @@ describe('on a coordinator', () => {
     const completed = await ask('saga', 'complete', 'f', execution, '--result', '"a book"')
     expect(completed).toMatchObject({ code: 0, err: '' })
     await status('f', 'completed')
+
+    mood = 'later'
+    await start('j', 'order')
+    const own = async () => (await shop.get({ id: 'j' })).saga?.executions[0]
+    const other = (await until('it was called', own))?.executionId as string
+    // Of another attempt than the one under way, then of that one, which needn't be named.
+    await ask('saga', 'complete', 'j', other, '--failed', 'no', '--attempt', '2')
+    expect(await own()).toMatchObject({ attempts: 0 })
+    expect(await ask('saga', 'complete', 'j', other, '--refused', 'no')).toMatchObject({ code: 0, err: '' })
+    mood = 'well'
+    await status('j', 'compensated')
   })
 
   test('a compensation that is parked is listed, retried and skipped', async () => {

@@ -409,7 +409,11 @@ describe('signals, completions, operators', () => {
     expect(await world.codeOf('complete', { ...complete, response: answerOf('later') })).toBe(
       'invalidArgument',
     )
+    expect(await world.codeOf('complete', { ...complete, attempt: -1 })).toBe('invalidArgument')
     const other = executionOf(await view(world, ids[1]), 'a')
+    const stale = { id: ids[1], executionId: other, attempt: 2, response: answerOf('failed') }
+    expect(await world.call('complete', stale), 'of no attempt that was made').toEqual({ status: 'running' })
+    expect((await view(world, ids[1])).saga?.executions[0]).toMatchObject({ attempts: 0 })
     await world.call('complete', { id: ids[1], executionId: other, response: refused })
     expect((await endOf(world, ids[1])).status).toBe('compensated')
   })

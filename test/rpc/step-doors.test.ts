@@ -63,7 +63,9 @@ describe('the operations on sagas over HTTP', () => {
       expect(await client.signalSaga({ id: 'order-17', signal: 'paid' })).toMatchObject({ status: 6 })
       expect(await client.cancelSaga({ id: 'order-17' })).toMatchObject({ status: 8 })
       const response = { outcome: Outcome.DONE, result: Buffer.from('7') }
-      expect(await client.completeStep({ id: 'order-17', executionId: 'x.1', response })).toMatchObject({
+      expect(
+        await client.completeStep({ id: 'order-17', executionId: 'x.1', attempt: 3, response }),
+      ).toMatchObject({
         status: 6,
       })
       expect(await client.migrateSaga({ id: 'order-17', toVersion: 3 })).toMatchObject({ status: 6 })
@@ -74,7 +76,7 @@ describe('the operations on sagas over HTTP', () => {
         },
         { op: 'signal', request: { signal: 'paid', payload: undefined } },
         { op: 'cancel', request: { id: 'order-17' } },
-        { op: 'complete', request: { executionId: 'x.1', response: { outcome: 'done' } } },
+        { op: 'complete', request: { executionId: 'x.1', attempt: 3, response: { outcome: 'done' } } },
         { op: 'migrateSaga', request: { id: 'order-17', toVersion: 3 } },
       ])
       const started = fake.requests[0] as { request: { input: Uint8Array } } | undefined

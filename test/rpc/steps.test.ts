@@ -229,7 +229,7 @@ describe('on a session', () => {
     peer.command(1, 'startSaga', { saga: 'place-order', id, input: Buffer.from('{}') })
     peer.command(2, 'signal', { id, signal: 'paid', payload: Buffer.from('1'), signalId: 's1' })
     peer.command(3, 'cancel', { id, reason: 'changed my mind' })
-    peer.command(4, 'complete', { id, executionId: 'x.1', response })
+    peer.command(4, 'complete', { id, executionId: 'x.1', attempt: 3, response })
     peer.command(5, 'migrateSaga', { id, toVersion: 4 })
     const { taken } = server.coordination
     await expect
@@ -240,7 +240,9 @@ describe('on a session', () => {
       request: { namespace: 'default', saga: 'place-order' },
       options: { fresh: true },
     })
-    expect(taken[3]).toMatchObject({ request: { executionId: 'x.1', response: { outcome: 'done' } } })
+    expect(taken[3]).toMatchObject({
+      request: { executionId: 'x.1', attempt: 3, response: { outcome: 'done' } },
+    })
     taken[0]?.reply(undefined, { id, executionId: 'x', status: 'running', version: 3 })
     taken[2]?.reply(undefined, { status: 'compensating' })
     taken[4]?.reply(undefined, { status: 'running' })

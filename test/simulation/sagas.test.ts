@@ -114,11 +114,11 @@ class Simulation {
     const [owed] = this.#owed.splice(Math.floor(this.#random() * this.#owed.length), 1)
     if (owed === undefined || this.#running === undefined) return
     const { request, isDone } = owed
-    const { transactionId: id, executionId } = request
+    const { transactionId: id, executionId, attempt } = request
     const response = isDone ? answerOf(this.#ledger.do(request)) : answerOf('failed')
     const answer = this.#world.ask(
       'complete',
-      { id, executionId, response },
+      { id, executionId, attempt, response },
       { of: this.#running, timeoutMs: 2_000 },
     )
     void this.#pause(3_000).then(() => {

@@ -167,7 +167,11 @@ const REQUESTS: Record<Operation, Arbitrary<unknown>> = {
   startSaga: start,
   signal: fc.record({ ...ref, signal: text, payload: json, signalId: optionalText }),
   cancel: fc.record({ ...ref, reason: optionalText }),
-  complete: fc.record({ ...execution, response: stepResponse }),
+  complete: fc.record({
+    ...execution,
+    response: stepResponse,
+    attempt: uint32.map((value) => value || undefined),
+  }),
   migrateSaga: fc.record({ ...ref, toVersion: uint32 }),
 }
 

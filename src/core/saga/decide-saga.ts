@@ -15,7 +15,14 @@ import {
   type SagaMoment,
 } from './decision.ts'
 import { attributesBytes, bytesOf, Draft, parsedOf, textOf } from './draft.ts'
-import { EMPTY_SAGA, executionNumber, type SagaHead, type SagaImage, sagaStatusOf } from './image.ts'
+import {
+  EMPTY_SAGA,
+  executionNumber,
+  isActive,
+  type SagaHead,
+  type SagaImage,
+  sagaStatusOf,
+} from './image.ts'
 import type { Json } from './program.ts'
 
 type Start = Extract<SagaCommand, { type: 'startSaga' }>
@@ -235,12 +242,20 @@ function timerDue(draft: Draft, timer: string): Verdict {
 const neverCalled = (executionId: string): SagaDecision =>
   refuseSaga('unknownExecution', `no execution ${JSON.stringify(executionId)} of this saga was ever called`)
 
-function completeStep(draft: Draft, { executionId, outcome }: Complete): Verdict {
+function completeStep(draft: Draft, { executionId, attempt, outcome }: Complete): Verdict {
   const execution = draft.next.executions.get(executionNumber(draft.head, executionId))
   if (execution === undefined) return neverCalled(executionId)
-  const { firstDispatchAtMs, attempts } = execution.action
+  const { firstDispatchAtMs, attempts, isUncertain, databaseId } = execution.action
   if (firstDispatchAtMs === 0) return neverCalled(executionId)
+  const current = attempts + 1
+  // What happened, happened; and with a barrier the attempts of an execution are one and the same work.
+  const isOfAny = outcome.outcome === 'done' || databaseId !== ''
+  if (!isOfAny && attempt === 0 && isActive(execution) && (attempts > 0 || isUncertain))
+    return refuseSaga(
+      'invalidArgument',
+      `execution ${JSON.stringify(executionId)} is at attempt ${current}, and an earlier one may end as well: give the attempt that this is said of`,
+    )
   // Always the action: one that is told twice must not be taken for the end of what undoes it.
-  const answer: StepAnswer = { operation: 'action', attempt: attempts + 1, outcome }
+  const answer: StepAnswer = { operation: 'action', attempt: isOfAny ? current : attempt || 1, outcome }
   return takeAnswer(draft, execution, answer) ? 'changed' : 'nothing'
 }

@@ -35,7 +35,7 @@ function takeKeptSignal(draft: Draft): void {
 function runTurn(draft: Draft, event: QueuedEvent): void {
   let checked: CheckedTurn
   try {
-    checked = check(draft, ask(draft, event))
+    checked = check(draft, ask(draft, event), event.type === 'start')
   } catch (thrown) {
     draft.next.stuck = briefStack(thrown)
     return
@@ -94,7 +94,7 @@ interface CheckedTurn {
 const NO_INPUTS: string[] = []
 
 /** Makes the texts that a turn leaves behind. Throws `tooLarge`, `unknownStep`. */
-function check(draft: Draft, turn: Turn): CheckedTurn {
+function check(draft: Draft, turn: Turn, isStart: boolean): CheckedTurn {
   const { limits } = draft.moment
   const { text } = turn.state
   bounded("the machine's state", bytesOf(text), 'contextBytesMax', limits.contextBytesMax)
@@ -123,16 +123,26 @@ function check(draft: Draft, turn: Turn): CheckedTurn {
   bounded('executions', draft.next.executions.length + inputs.length, 'executionsMax', limits.executionsMax)
   bounded('steps under way', draft.next.active.length + inputs.length, 'activeMax', limits.activeMax)
   bounded('timers', timers, 'timersMax', limits.timersMax)
-  const { businessKey, tags } = attributesAfter(draft, turn)
+  const { businessKey, tags } = attributesAfter(draft, turn, isStart)
   return { turn, text, output, inputs, inputBytes, businessKey, tags }
 }
 
-/** The search attributes after a turn: it adds tags, and changes those of the same name. Throws `tooLarge`. */
-function attributesAfter(draft: Draft, { attributes }: Turn): Pick<CheckedTurn, 'businessKey' | 'tags'> {
-  if (attributes === undefined) return draft.next
+/**
+ * The search attributes after a turn: it adds tags, and changes those of the same name; but the first turn changes nothing
+ * that the start gave, as whoever starts a saga knows more of it than its definition. Throws `tooLarge`.
+ */
+function attributesAfter(
+  draft: Draft,
+  { attributes }: Turn,
+  isStart: boolean,
+): Pick<CheckedTurn, 'businessKey' | 'tags'> {
+  const { next } = draft
+  if (attributes === undefined) return next
   const { attributesBytesMax } = draft.moment.limits
-  const businessKey = attributes.businessKey ?? draft.next.businessKey
-  const tags = attributes.tags === undefined ? draft.next.tags : { ...draft.next.tags, ...attributes.tags }
+  const set = attributes.businessKey ?? next.businessKey
+  const businessKey = isStart ? next.businessKey || set : set
+  const added = isStart ? { ...attributes.tags, ...next.tags } : { ...next.tags, ...attributes.tags }
+  const tags = attributes.tags === undefined ? next.tags : added
   const bytes = attributesBytes(businessKey, tags)
   bounded('business key and tags', bytes, 'attributesBytesMax', attributesBytesMax)
   return { businessKey, tags }

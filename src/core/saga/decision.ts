@@ -39,7 +39,13 @@ export type SagaCommand =
       readonly signalId: string
     }
   | { readonly type: 'cancelSaga'; readonly reason: string }
-  | { readonly type: 'completeStep'; readonly executionId: string; readonly outcome: StepOutcome }
+  | {
+      readonly type: 'completeStep'
+      readonly executionId: string
+      /** 0: not said. */
+      readonly attempt: number
+      readonly outcome: StepOutcome
+    }
   | {
       readonly type: 'answerStep'
       readonly n: number

@@ -59,7 +59,7 @@ export interface SagaOptions<Input, Output, Signals extends SignalSchemas> {
   readonly timeoutMs?: number | undefined
   /** What a completed saga gives; default: nothing. */
   readonly output?: Mapping<Input, Output> | undefined
-  /** Search attributes from the start. */
+  /** Search attributes from the start. What the start itself gives goes before them, tag by tag. */
   readonly attributes?: ((input: Input) => SagaAttributes) | undefined
   /**
    * By the version that a saga runs so far: gives this version's state for that version's, when somebody migrates it.
@@ -95,6 +95,10 @@ export function defineSaga<
     input: common.input,
     signals: compiled.signals,
     output: output as Mapping<never, unknown> | undefined,
+    ofItsOwn: [
+      ...(common.timeoutMs > 0 ? ['timeoutMs'] : []),
+      ...(attributes === undefined ? [] : ['attributes']),
+    ],
     flow: built,
   }
   const definition = define<Input, Output>({

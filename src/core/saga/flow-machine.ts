@@ -120,6 +120,8 @@ class FlowCompiler {
       )
     if (node.kind === 'sub') {
       this.#claim(view.prefix + node.name)
+      for (const option of node.saga.ofItsOwn)
+        this.#problems.push(subProblem(view.prefix + node.name, option))
       for (const [signal, schema] of node.saga.signals) this.#addSignal(signal, schema)
       return this.#parts(node.saga.flow, subView(view, node, this.#results))
     }
@@ -292,5 +294,15 @@ class FlowCompiler {
 
   get #failed(): string {
     return `#${this.#name}.failed`
+  }
+}
+
+/** What a saga says of itself as a whole has no meaning once it is a part: refused, as nobody would see it ignored. */
+function subProblem(path: string, option: string): SagaProblem {
+  return {
+    check: 'subSagaOptions',
+    path,
+    message: `its ${option} would count for nothing inside of another saga`,
+    remedy: `inline a definition without ${option}, and give ${option === 'timeoutMs' ? 'the outer saga a timeoutMs, or steps a stepTimeoutMs' : 'the outer saga, or steps, their attributes'}`,
   }
 }

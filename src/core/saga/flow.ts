@@ -107,6 +107,8 @@ export interface FlowSource {
   readonly input: StandardSchema | undefined
   readonly signals: ReadonlyMap<string, StandardSchema | undefined>
   readonly output: Mapping<never, unknown> | undefined
+  /** What it sets of a saga as a whole, by the names of its options: no part of another saga can have that. */
+  readonly ofItsOwn: readonly string[]
   readonly flow: Flow
 }
 
@@ -172,7 +174,10 @@ export interface FlowBuilders<SagaInput, Signals> {
   ): WaitNode<Signals[Signal] extends StandardSchema<unknown, infer Payload> ? Payload : Json | undefined>
   /** Waits; milliseconds of log time, from 1 ms to 366 days. */
   delay(delayMs: number): DelayNode
-  /** Another saga in the place of one step: its steps are this saga's, named `name/step`. */
+  /**
+   * Another saga in the place of one step: its steps are this saga's, named `name/step`. One with a `timeoutMs` or
+   * `attributes` of its own is refused: those are of a saga as a whole.
+   */
   sub<Input, Output>(
     saga: { readonly source: FlowSource; readonly types?: (input: Input) => Output },
     options?: { readonly name?: string; readonly input?: Mapping<SagaInput, NoInfer<Input>> },

@@ -26,6 +26,7 @@ export type SagaCheck =
   | 'duplicateInvocation'
   | 'ambiguousMeta'
   | 'reservedName'
+  | 'subSagaOptions'
 
 /** One thing that is wrong with a definition. */
 export interface SagaProblem {

@@ -115,7 +115,7 @@ describe('forward', () => {
   test('a completion that is told twice is none of what undoes it', () => {
     const flow = seq(step('a'), step('b'))
     const saga = new Driven(fakeProgram({ flow, policies: [a, b] })).start().answer(1, outcome('later'))
-    const complete = { type: 'completeStep', executionId: 'e1.1', outcome: done } as const
+    const complete = { type: 'completeStep', executionId: 'e1.1', attempt: 0, outcome: done } as const
     saga.do(complete).answer(2, refused)
     expect(saga.last.effects).toEqual([call(1, 'compensation')])
     saga.do(complete)
@@ -148,11 +148,11 @@ describe('forward', () => {
     expect(saga.last.effects).toEqual([])
     const completed = new Driven(program)
     completed.image = saga.image
-    completed.do({ type: 'completeStep', executionId: 'e1.1', outcome: done })
+    completed.do({ type: 'completeStep', executionId: 'e1.1', attempt: 0, outcome: done })
     expect(statusOf(completed)).toBe('completed')
-    completed.do({ type: 'completeStep', executionId: 'e1.1', outcome: done })
+    completed.do({ type: 'completeStep', executionId: 'e1.1', attempt: 0, outcome: done })
     expect(completed.last).toEqual({ effects: [] })
-    completed.do({ type: 'completeStep', executionId: 'e1.7', outcome: done })
+    completed.do({ type: 'completeStep', executionId: 'e1.7', attempt: 0, outcome: done })
     expect(completed.last.refused?.code).toBe('unknownExecution')
     saga.pass(500).do({ type: 'stepDeadlineDue', n: 1 })
     // It may happen yet: the barrier is told to turn it away.

@@ -106,19 +106,37 @@ test('a call names its participant; a compensation is given what the action was 
   )
 })
 
-test('search attributes: what the start gave stays, beside what the definition adds; a turn changes those of the same name', () => {
+test('search attributes: what the start gives goes before what the definition says, key by key; a step changes either', () => {
   const tagged = defineSaga({
     name: 'tagged',
     version: 1,
     attributes: () => ({ businessKey: 'from the definition', tags: { region: 'eu', kind: 'order' } }),
-    flow: ({ step }) => [step('reserve', { action: 'inventory/reserve', compensation: true })],
+    flow: ({ step }) => [
+      step('reserve', {
+        action: 'inventory/reserve',
+        compensation: true,
+        attributes: () => ({ businessKey: 'from the step', tags: { region: 'asia' } }),
+      }),
+      step('ship', { action: 'inventory/ship', compensation: true }),
+    ],
   })
-  const saga = new Driven(tagged.program)
-  const tags = { region: 'us', customer: 'c1' }
-  saga.do({ type: 'startSaga', head: { ...head, hash: tagged.program.hash }, businessKey: 'given', tags })
+  const start = (businessKey: string, tags: Record<string, string>) => {
+    const saga = new Driven(tagged.program)
+    return saga.do({ type: 'startSaga', head: { ...head, hash: tagged.program.hash }, businessKey, tags })
+  }
+  const saga = start('given', { region: 'us', customer: 'c1' })
   expect(saga.state).toMatchObject({
+    businessKey: 'given',
+    tags: { region: 'us', kind: 'order', customer: 'c1' },
+  })
+  saga.answer(1, outcome('done'))
+  expect(saga.state).toMatchObject({
+    businessKey: 'from the step',
+    tags: { region: 'asia', kind: 'order', customer: 'c1' },
+  })
+  expect(start('', {}).state).toMatchObject({
     businessKey: 'from the definition',
-    tags: { region: 'eu', kind: 'order', customer: 'c1' },
+    tags: { region: 'eu', kind: 'order' },
   })
 })
 

@@ -85,7 +85,7 @@ const commands = {
   }),
   signal: () => go,
   cancel: () => ({ type: 'cancelSaga', reason: 'no' }),
-  complete: (n) => ({ type: 'completeStep', executionId: `e1.${n}`, outcome: outcome('done') }),
+  complete: (n) => ({ type: 'completeStep', executionId: `e1.${n}`, attempt: 0, outcome: outcome('done') }),
   sayDone: (n) => answer(n, 'action', 'done'),
   sayFailed: (n) => answer(n, 'action', 'failed'),
   sayRefused: (n) => answer(n, 'action', 'refused'),

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { defineSaga, definitionOf } from '../../../src/core/saga/define.ts'
+import type { FlowBuilders } from '../../../src/core/saga/flow.ts'
 import { participantSteps, stepType, untilDone } from '../../../src/core/saga/policy.ts'
 import type { Json, SagaEvent } from '../../../src/core/saga/program.ts'
 import { brief, done, drive, failed, schemaOf, signal, timer, warehouse, warehouseSteps } from './machines.ts'
@@ -366,4 +367,18 @@ test('what is stored of a saga of 500 steps is no more at its last step than at 
   expect(turns.map(({ state }) => JSON.stringify(state.persist()))).toEqual(
     names.map((name) => `{"value":"${name}"}`),
   )
+})
+
+test('a sub-saga that says something of itself as a whole is refused, with what to do', () => {
+  const flow = ({ step }: FlowBuilders<unknown, Record<never, never>>) => [
+    step('a', { action: 'a/a', compensation: true }),
+  ]
+  const inner = (more: object) => defineSaga<unknown>({ name: 'inner', version: 1, flow, ...more })
+  const outer = (more: object) => () =>
+    defineSaga({ name: 'outer', version: 1, flow: ({ sub }) => [sub(inner(more))] })
+  expect(outer({ timeoutMs: 5 })).toThrow(
+    'inner: its timeoutMs would count for nothing inside of another saga: inline a definition without timeoutMs',
+  )
+  expect(outer({ attributes: () => ({}) })).toThrow('inner: its attributes would count for nothing')
+  expect(outer({})).not.toThrow()
 })

@@ -53,7 +53,7 @@ export function stories(): ReadonlyMap<string, Story> {
     (saga: Driven) => saga.do(signal),
     (saga: Driven) => saga.answer(3, outcome('done')),
     (saga: Driven) => saga.answer(2, outcome('later')),
-    (saga: Driven) => saga.do({ type: 'completeStep', executionId: 'e1.2', outcome: done }),
+    (saga: Driven) => saga.do({ type: 'completeStep', executionId: 'e1.2', attempt: 0, outcome: done }),
   ]
   all.set('saga-waiting', storyOf(toPivot.slice(0, 1), 'saga-waiting'))
   all.set('saga-later', storyOf(toPivot.slice(0, 4), 'saga-later'))

@@ -170,6 +170,8 @@ test('each is undone after all that began when it had ended, but for other branc
     const begunAt = new Map<number, number>()
     const endedAt = new Map<number, number>()
     const undoSentAt = new Map<number, number>()
+    // What the flow had gone on without is undone while it runs, and what is sent again of that comes whenever it does.
+    const undoneBeside = new Set<number>()
     const undoneAt = new Map<number, number>()
     for (const { at, before, after, effects } of world.history) {
       for (const { n, action, compensation } of after.state.executions) {
@@ -179,15 +181,16 @@ test('each is undone after all that began when it had ended, but for other branc
           if (!undoneAt.has(n)) undoneAt.set(n, at)
         }
       }
-      if (before?.state.phase === 'running' && after.state.phase === 'running') continue
+      const isRunning = before?.state.phase === 'running' && after.state.phase === 'running'
       for (const effect of effects) {
-        if (effect.type === 'StepCall' && effect.operation === 'compensation' && !undoSentAt.has(effect.n))
-          undoSentAt.set(effect.n, at)
+        if (effect.type !== 'StepCall' || effect.operation !== 'compensation') continue
+        if (isRunning) undoneBeside.add(effect.n)
+        else if (!undoSentAt.has(effect.n)) undoSentAt.set(effect.n, at)
       }
     }
     for (const [y, sentAt] of undoSentAt) {
       const ended = endedAt.get(y)
-      if (ended === undefined) continue
+      if (ended === undefined || undoneBeside.has(y)) continue
       for (const [x, begun] of begunAt) {
         // Begun in the very turn that its end led to is begun after it.
         if (x === y || begun < ended || !undoSentAt.has(x) || x < y) continue

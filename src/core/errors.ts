@@ -66,7 +66,7 @@ export const ERROR_CODES = {
   overloaded: unavailable('Try again with backoff: a bound that the message names was reached.'),
   noSession: unavailable('Nobody who can answer is connected: start the service, or wait for it.'),
   definitionMissing: unavailable(
-    'This coordinator has no such definition: add the version that the saga began with to escrow.config.ts.',
+    'This coordinator has no such definition: add its version to escrow.config.ts, or migrate the saga to one that is there.',
   ),
   notOwner: unavailable('Try again: another node owns this transaction now.'),
   storeUnavailable: unavailable('Try again with backoff; see that the store is up and has room.'),

@@ -92,7 +92,10 @@ export class Engine implements Coordination {
     this.#degradation = new Degradation(log)
     this.#participantGates = new ParticipantGates(participantLimits, () => runtime.monotonic())
     const missing = (saga: string, version: number): void =>
-      log('error', `saga ${saga} version ${version} isn't defined here any more: its sagas wait for it`)
+      log(
+        'error',
+        `saga ${saga} version ${version} isn't defined here any more: its sagas wait for it, or for a migration`,
+      )
     this.#programs = new Programs({ programs: sagas, compileSlip, missing })
     options.outlet.onRoom((namespace, what) => {
       for (const driver of this.#drivers) driver?.agenda.roomAt(namespace, what)

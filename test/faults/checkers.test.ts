@@ -184,7 +184,8 @@ test('a checker about another database is not asked, and a message prepared for 
   await service.registerChecker('made', one.checker)
   // It commits and never says so: only the row in its own database tells.
   const prepared = await service.prepare(
-    half({ checker: 'made', databaseId: one.databaseId, checkBack: soon }),
+    // Nobody asks before the local transaction has begun, however long that takes, unless the test says so.
+    half({ checker: 'made', databaseId: one.databaseId, checkBack: { delayMs: 600_000 } }),
   )
   const { id, executionId } = prepared
   await one.run({ operation: 'local', namespace: 'default', executionId }, pool, (client) =>
@@ -209,6 +210,7 @@ test('a checker about another database is not asked, and a message prepared for 
 
   const right = await here.connect({ service: 'maker' })
   await right.registerChecker('made', one.checker)
+  await here.coordinator.requestCheckBack({ id })
   await until(
     'the right one is asked',
     async () => (await here.coordinator.get({ id })).settledBy === 'checkBack',

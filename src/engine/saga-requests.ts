@@ -60,7 +60,7 @@ export function parseStart(
   const businessKey = request.businessKey ?? ''
   const tags = request.tags ?? {}
   checkText(businessKey)
-  for (const tag of Object.keys(tags)) {
+  for (const tag in tags) {
     checkText(tag)
     checkText(tags[tag] as string)
   }

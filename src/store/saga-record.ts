@@ -197,8 +197,6 @@ function changedFields(from: SagaState, to: SagaState): number {
   return bits
 }
 
-const nothing = (): void => {}
-
 /** Without bodies `sagaInput` is undefined. */
 function putChanges(writer: ByteWriter, from: SagaState, to: SagaState, sagaInput: string | undefined): void {
   const bits = changedFields(from, to) & (sagaInput === undefined ? ~MACHINE : ALL)
@@ -221,8 +219,10 @@ function putFields(
   }
   if (bits & MACHINE) writer.text(to.machine.text)
   if (bits & EXECUTIONS) {
-    writer.varint(to.executions.changedSince(from.executions, nothing))
-    to.executions.changedSince(from.executions, (now, before) => putExecution(writer, before, now, sagaInput))
+    const changed = to.executions.changedSince(from.executions)
+    writer.varint(changed.length)
+    for (const execution of changed)
+      putExecution(writer, from.executions.get(execution.n), execution, sagaInput)
   }
   if (bits & COUNTERS) {
     writer.varint(to.places)

@@ -3,7 +3,9 @@ import { brief } from '../decision.ts'
 import type { StepOperation } from './decision.ts'
 import type { Draft } from './draft.ts'
 import { type Execution, isInFlight, mayHaveHappened, type OperationState } from './image.ts'
-import type { StepPolicy } from './program.ts'
+import type { StepPolicy, TurnEffect } from './program.ts'
+
+type StartStep = Extract<TurnEffect, { type: 'startStep' }>
 
 /** An operation that is to be made now. */
 export function newOperation({ moment }: Draft): OperationState {
@@ -63,36 +65,83 @@ export function dispatch(draft: Draft, execution: Execution, operation: StepOper
 }
 
 /** Puts a step that the flow has entered in its place, and lets its first attempt leave if somebody takes it. Hot. */
-export function begin(draft: Draft, entered: Omit<Execution, 'action'>): void {
-  const policy = draft.program.steps.get(entered.step)
-  const half = newOperation(draft)
-  const sent = policy && sentNow(draft, policy, 'action', { half, databaseId: '' })
-  draft.put({ ...entered, action: sent ?? half })
-  if (policy !== undefined && sent !== undefined) leave(draft, policy, 'action', { n: entered.n, attempt: 1 })
+export function begin(draft: Draft, { step, invocation, branch }: StartStep, input: string): void {
+  const { head, moment, next, program } = draft
+  const policy = program.steps.get(step)
+  const timeoutMs = policy?.stepTimeoutMs ?? 0
+  const route = policy && moment.routeOf({ head, policy, operation: 'action', databaseId: '' })
+  const n = next.executions.length + 1
+  draft.put({
+    n,
+    step,
+    invocation,
+    branch,
+    input,
+    result: '',
+    hasCompensation: policy?.compensation !== undefined,
+    isDone: false,
+    began: draft.nextPlace(),
+    ended: 0,
+    stepDeadlineAtMs: timeoutMs === 0 ? 0 : moment.logMs + timeoutMs,
+    action:
+      policy === undefined || route === undefined
+        ? newOperation(draft)
+        : sentAs(draft, policy, NEVER_SENT, { nextAttemptAtMs: moment.logMs, databaseId: route.databaseId }),
+    compensation: undefined,
+  })
+  if (policy !== undefined && route !== undefined) leave(draft, policy, 'action', { n, attempt: 1 })
 }
 
 /** An operation as it is once an attempt has left; undefined where nobody takes it. */
 function sentNow(
-  { head, moment }: Draft,
+  draft: Draft,
   policy: StepPolicy,
   operation: StepOperation,
   { half, databaseId }: { half: OperationState; databaseId: string },
 ): OperationState | undefined {
-  const route = moment.routeOf({ head, policy, operation, databaseId })
+  const route = draft.moment.routeOf({ head: draft.head, policy, operation, databaseId })
   if (route === undefined) return undefined
+  const isFirst = half.firstDispatchAtMs === 0
+  return sentAs(draft, policy, half, {
+    nextAttemptAtMs: half.nextAttemptAtMs,
+    databaseId: isFirst ? route.databaseId : half.databaseId,
+  })
+}
+
+/** What an attempt leaves as it is. */
+type Sendable = Omit<OperationState, 'nextAttemptAtMs' | 'databaseId'>
+
+const NEVER_SENT: Sendable = {
+  status: 'running',
+  attempts: 0,
+  attemptDeadlineAtMs: 0,
+  isLater: false,
+  isUncertain: false,
+  firstDispatchAtMs: 0,
+  lastDispatchAtMs: 0,
+  code: '',
+  error: '',
+}
+
+function sentAs(
+  { moment }: Draft,
+  policy: StepPolicy,
+  half: Sendable,
+  { nextAttemptAtMs, databaseId }: { nextAttemptAtMs: number; databaseId: string },
+): OperationState {
   const isFirst = half.firstDispatchAtMs === 0
   // Each property by name: this is made for every attempt, and a spread costs twice as much.
   return {
     status: half.status,
     attempts: half.attempts,
-    nextAttemptAtMs: half.nextAttemptAtMs,
+    nextAttemptAtMs,
     attemptDeadlineAtMs: moment.logMs + policy.attemptTimeoutMs,
     isLater: half.isLater,
     // Whoever dispatches what is in flight has lost it from memory: the earlier call may still do its work.
     isUncertain: half.isUncertain || half.attemptDeadlineAtMs > 0,
     firstDispatchAtMs: isFirst ? moment.wallMs : half.firstDispatchAtMs,
     lastDispatchAtMs: isFirst ? moment.wallMs + moment.limits.lastDispatchMsMax : half.lastDispatchAtMs,
-    databaseId: isFirst ? route.databaseId : half.databaseId,
+    databaseId,
     code: half.code,
     error: half.error,
   }

@@ -9,9 +9,7 @@ import { beginUnwinding } from './decide-unwind.ts'
 import { briefStack, overBound } from './decision.ts'
 import { attributesBytes, bytesOf, type Draft, parsedOf, textOf } from './draft.ts'
 import type { QueuedEvent } from './image.ts'
-import type { SagaEvent, Turn, TurnEffect } from './program.ts'
-
-type StartStep = Extract<TurnEffect, { type: 'startStep' }>
+import type { SagaEvent, Turn } from './program.ts'
 
 /** Tells the machine what is queued, and kept signals that it then waits for. Bounded: each turn takes an event away. */
 export function runTurns(draft: Draft): void {
@@ -188,7 +186,7 @@ function apply(draft: Draft, { turn, inputs }: CheckedTurn): void {
   for (const effect of turn.effects) {
     switch (effect.type) {
       case 'startStep':
-        startStep(draft, effect, inputs[started++] as string)
+        begin(draft, effect, inputs[started++] as string)
         break
       case 'stopStep':
         stopStep(draft, effect.invocation)
@@ -213,25 +211,6 @@ function noteAwaited(draft: Draft, turn: Turn): void {
     awaited.length === draft.next.awaited.length &&
     awaited.every((each, at) => each === draft.next.awaited[at])
   if (!isSame) draft.next.awaited = awaited
-}
-
-function startStep(draft: Draft, { step, invocation, branch }: StartStep, input: string): void {
-  const policy = draft.program.steps.get(step)
-  const timeoutMs = policy?.stepTimeoutMs ?? 0
-  begin(draft, {
-    n: draft.next.executions.length + 1,
-    step,
-    invocation,
-    branch,
-    input,
-    result: '',
-    hasCompensation: policy?.compensation !== undefined,
-    isDone: false,
-    began: draft.nextPlace(),
-    ended: 0,
-    stepDeadlineAtMs: timeoutMs === 0 ? 0 : draft.moment.logMs + timeoutMs,
-    compensation: undefined,
-  })
 }
 
 /** The state around a step was left: no outcome of it is told to the machine any more. */

@@ -28,7 +28,7 @@ export const bytesOf = (text: string): number => (text === '' ? 0 : Buffer.byteL
 /** The bytes of search attributes. */
 export function attributesBytes(businessKey: string, tags: Readonly<Record<string, string>>): number {
   let bytes = bytesOf(businessKey)
-  for (const tag of Object.keys(tags)) bytes += bytesOf(tag) + bytesOf(tags[tag] as string)
+  for (const tag in tags) bytes += bytesOf(tag) + bytesOf(tags[tag] as string)
   return bytes
 }
 

@@ -63,17 +63,11 @@ export class ExecutionTable {
     for (let n = 1; n <= this.length; n++) yield this.#at(n)
   }
 
-  /**
-   * Visits the executions that an earlier table has otherwise or not at all, by number, with what it has; returns how many
-   * there are. What both share isn't looked at.
-   */
-  changedSince(
-    previous: ExecutionTable,
-    visit: (now: Execution, before: Execution | undefined) => void,
-  ): number {
+  /** The executions that an earlier table has otherwise or not at all, by number. What both share isn't looked at. */
+  changedSince(previous: ExecutionTable): readonly Execution[] {
     let old: TrieNode = previous.#root
     for (let shift = previous.#shift; shift < this.#shift; shift += BITS) old = [old]
-    return compare(this.#root, old, this.#shift, visit)
+    return collected(this.#root, old, this.#shift, NONE)
   }
 
   #at(n: number): Execution {
@@ -98,23 +92,19 @@ function changed(branch: TrieNode, shift: number, index: number, execution: Exec
   return copy
 }
 
-function compare(
-  branch: TrieNode,
-  old: TrieNode,
-  shift: number,
-  visit: (now: Execution, before: Execution | undefined) => void,
-): number {
-  let count = 0
+const NONE: Execution[] = []
+
+/** What was found before, and what is found here. */
+function collected(branch: TrieNode, old: TrieNode, shift: number, before: Execution[]): Execution[] {
+  let found = before
   for (let slot = 0; slot < branch.length; slot++) {
     const now = branch[slot]
-    const before = old[slot]
-    if (now === before) continue
-    if (shift > 0) {
-      count += compare(now as TrieNode, (before as TrieNode | undefined) ?? [], shift - BITS, visit)
-    } else {
-      count += 1
-      visit(now as Execution, before as Execution | undefined)
-    }
+    if (now === old[slot]) continue
+    if (shift > 0)
+      found = collected(now as TrieNode, (old[slot] as TrieNode | undefined) ?? [], shift - BITS, found)
+    // Mostly one or two have changed, and an array that grows from nothing takes room for many.
+    else if (found.length < 2) found = [...found, now as Execution]
+    else found.push(now as Execution)
   }
-  return count
+  return found
 }

@@ -193,8 +193,7 @@ class FlowCompiler {
         return attributes({ ...seen, result: seen.results.maybe(node) } as DoneContext<never, never>)
       })
     const mapped = ({ context }: { context: FlowMachineContext }): unknown => {
-      const seen = view.context(context)
-      const given = input === undefined ? seen.input : call(input, seen)
+      const given = input === undefined ? view.input(context) : call(input, view.context(context))
       return inputSchema === undefined
         ? given
         : parseValue(inputSchema, given, `the input of step ${JSON.stringify(name)}`)

@@ -46,6 +46,7 @@ export class CurrentResults implements StepResults {
 /** What a flow's functions see from where they stand: a sub-saga sees its own input, and its own names. */
 export interface View {
   readonly prefix: string
+  readonly input: (of: FlowMachineContext) => unknown
   readonly context: (of: FlowMachineContext) => FlowContext<unknown>
 }
 
@@ -53,6 +54,7 @@ export interface View {
 export function rootView(results: StepResults): View {
   const view: View = {
     prefix: '',
+    input: (of) => of.input,
     context: (of) => ({ input: of.input, results: resultsIn(view, of, results) }),
   }
   return view
@@ -62,12 +64,11 @@ export function rootView(results: StepResults): View {
 export function subView(outer: View, sub: SubNode, results: StepResults): View {
   const view: View = {
     prefix: `${outer.prefix}${sub.name}/`,
-    context: (of) => {
-      const around = outer.context(of)
-      const given = sub.input === undefined ? around.input : call(sub.input, around)
-      const input = parseValue(sub.saga.input, given, `the input of sub-saga ${JSON.stringify(sub.name)}`)
-      return { input, results: resultsIn(view, of, results) }
+    input: (of) => {
+      const given = sub.input === undefined ? outer.input(of) : call(sub.input, outer.context(of))
+      return parseValue(sub.saga.input, given, `the input of sub-saga ${JSON.stringify(sub.name)}`)
     },
+    context: (of) => ({ input: view.input(of), results: resultsIn(view, of, results) }),
   }
   return view
 }

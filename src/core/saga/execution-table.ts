@@ -85,14 +85,21 @@ function changed(branch: TrieNode, shift: number, index: number, execution: Exec
     shift === 0
       ? execution
       : changed((branch[slot] as TrieNode | undefined) ?? [], shift - BITS, index, execution)
-  // An array that is put at its end takes room for more than a node ever has.
-  if (slot === branch.length) return [...branch, item]
   const copy = branch.slice()
+  if (slot === branch.length) return withOneMore(copy, item)
   copy[slot] = item
   return copy
 }
 
 const NONE: Execution[] = []
+
+/** An array that grows takes room for many at once: where it is short, another one is made. */
+function withOneMore<Item>(list: Item[], item: Item): Item[] {
+  if (list.length === 0) return [item]
+  if (list.length === 1) return [list[0] as Item, item]
+  list.push(item)
+  return list
+}
 
 /** What was found before, and what is found here. */
 function collected(branch: TrieNode, old: TrieNode, shift: number, before: Execution[]): Execution[] {
@@ -102,9 +109,7 @@ function collected(branch: TrieNode, old: TrieNode, shift: number, before: Execu
     if (now === old[slot]) continue
     if (shift > 0)
       found = collected(now as TrieNode, (old[slot] as TrieNode | undefined) ?? [], shift - BITS, found)
-    // Mostly one or two have changed, and an array that grows from nothing takes room for many.
-    else if (found.length < 2) found = [...found, now as Execution]
-    else found.push(now as Execution)
+    else found = withOneMore(found, now as Execution)
   }
   return found
 }

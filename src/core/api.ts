@@ -323,10 +323,10 @@ export interface StepRequest {
   readonly service: string
   readonly step: string
   readonly operation: 'action' | 'compensation'
-  /** The action's input, as JSON; undefined for none. The compensation is given the same. */
-  readonly input?: Uint8Array | undefined
-  /** Compensation: the action's result, as JSON; undefined for none, or where it isn't known. */
-  readonly result?: Uint8Array | undefined
+  /** The action's input, as JSON text; empty for none. The compensation is given the same. */
+  readonly input: string
+  /** Compensation: the action's result, as JSON text; empty for none, or where it isn't known. */
+  readonly result: string
   /** Compensation: the action is known to be done; otherwise it may have been done, or be under way. */
   readonly isActionDone: boolean
   /** The definition's name; empty for a routing slip. */

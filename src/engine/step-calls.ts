@@ -90,7 +90,7 @@ export function publicationOf(
     attempt,
     service: to.kind === 'participant' ? to.service : to.broker,
     handler: to.kind === 'participant' ? to.handler : to.topic,
-    body: input ?? EMPTY,
+    body: Buffer.from(input),
     headers: NO_HEADERS,
     key,
     contentType: 'application/json',
@@ -99,5 +99,4 @@ export function publicationOf(
   }
 }
 
-const EMPTY = new Uint8Array(0)
 const NO_HEADERS: Headers = Object.freeze({})

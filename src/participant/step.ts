@@ -123,10 +123,10 @@ export class IncomingStep extends IncomingCall implements StepCall {
   }
 }
 
-function fromJson(what: string, bytes: Uint8Array | undefined): unknown {
-  if (bytes === undefined || bytes.length === 0) return undefined
+function fromJson(what: string, json: string): unknown {
+  if (json === '') return undefined
   try {
-    return JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString())
+    return JSON.parse(json)
   } catch (cause) {
     throw new EscrowError('malformed', `the ${what} is not JSON`, { cause })
   }

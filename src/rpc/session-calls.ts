@@ -167,7 +167,8 @@ export class SessionCalls implements Receiver {
       const failed: StepOutcome = { outcome: 'failed', code: codeOf(error), error: textOf(error) }
       return this.#options.defer(() => done(failed))
     }
-    const bytes = (request.input?.length ?? 0) + (request.result?.length ?? 0)
+    // Characters: as many bytes, or up to three times as many, is near enough for what is kept in memory.
+    const bytes = request.input.length + request.result.length
     this.#add(callId, receivers, bytes, request.timeoutMs, { kind: 'step', done })
   }
 

@@ -124,8 +124,8 @@ export const stepDraft = (): Draft<StepRequest> => ({
   service: '',
   step: '',
   operation: NO_OPERATION,
-  input: undefined,
-  result: undefined,
+  input: '',
+  result: '',
   isActionDone: false,
   saga: '',
   trace: NO_TRACE,
@@ -162,10 +162,10 @@ export function readStep(reader: ProtoReader, names: LastNames, draft: Draft<Ste
         readOperation(reader, draft)
         break
       case 66:
-        draft.input = readJson(reader)
+        draft.input = reader.text()
         break
       case 74:
-        draft.result = readJson(reader)
+        draft.result = reader.text()
         break
       case 80:
         draft.isActionDone = reader.bool()

@@ -63,7 +63,7 @@ export function writeComplete(writer: ProtoWriter, tag: number, request: Complet
 
 /** Writes a call of a step. */
 export function writeStep(writer: ProtoWriter, callId: number, request: StepRequest): void {
-  const guess = 180 + (request.input?.length ?? 0) + (request.result?.length ?? 0)
+  const guess = 180 + request.input.length + request.result.length
   const start = writer.open(delimited(9), guess)
   writer.int64(1 << 3, callId)
   const nested = writer.open(delimited(2), guess)
@@ -74,8 +74,8 @@ export function writeStep(writer: ProtoWriter, callId: number, request: StepRequ
   writer.text(delimited(5), request.service)
   writer.text(delimited(6), request.step)
   writer.uint32(7 << 3, stepOperationNumber(request.operation))
-  writeJson(writer, delimited(8), request.input)
-  writeJson(writer, delimited(9), request.result)
+  writer.text(delimited(8), request.input)
+  writer.text(delimited(9), request.result)
   writer.bool(10 << 3, request.isActionDone)
   writer.text(delimited(11), request.saga)
   writeTrace(writer, delimited(12), request.trace)

@@ -135,11 +135,21 @@ export class ProtoWriter {
   }
 
   #longText(tag: number, value: string): void {
-    const length = Buffer.byteLength(value)
-    this.#ensure(length + 6)
+    // The length is guessed as that of ASCII text; the text is written again where it took more bytes than that.
+    const units = value.length
+    const isRoomy = this.#at + units * 3 + 6 <= this.#bytes.length
+    if (!isRoomy) this.#ensure(Buffer.byteLength(value) + 6)
     this.#bytes[this.#at++] = tag
-    this.#at = putVarint(this.#bytes, this.#at, length)
-    this.#at += this.#bytes.write(value, this.#at, 'utf8')
+    const start = this.#at
+    const at = putVarint(this.#bytes, start, units)
+    const length = this.#bytes.write(value, at, 'utf8')
+    if (length === units) {
+      this.#at = at + length
+      return
+    }
+    const moved = putVarint(this.#bytes, start, length)
+    if (moved !== at) this.#bytes.write(value, moved, 'utf8')
+    this.#at = moved + length
   }
 
   /** Two's complement in 64 bits, which is always ten bytes long. */

@@ -46,12 +46,13 @@ export class SagaClient implements BareEnd {
 }
 
 export class SagaServer implements BareEnd {
+  readonly #texts: string[] = []
   readonly #frames = new Frames<CoordinatorItem>(coordinatorCodec.encoder)
   readonly #decoder = coordinatorCodec.decoder()
 
   say(stage: Stage, slot: number, body: Uint8Array): void {
     if (stage === 0) this.#started(slot)
-    if (stage < 2) this.#call(slot, stage === 0 ? 0 : 1, body)
+    if (stage < 2) this.#call(slot, stage === 0 ? 0 : 1, this.#textOf(slot, body))
   }
 
   #started(slot: number): void {
@@ -64,7 +65,13 @@ export class SagaServer implements BareEnd {
     this.#frames.encoder.append({ type: 'reply', commandId: slot + 1, op: 'startSaga', response })
   }
 
-  #call(slot: number, second: 0 | 1, input: Uint8Array): void {
+  /** Read once: what a slot's sagas are started with is always the same. */
+  #textOf(slot: number, body: Uint8Array): string {
+    this.#texts[slot] ??= Buffer.from(body).toString()
+    return this.#texts[slot]
+  }
+
+  #call(slot: number, second: 0 | 1, input: string): void {
     const request = {
       namespace: 'default',
       transactionId: idOf(slot),
@@ -74,6 +81,7 @@ export class SagaServer implements BareEnd {
       step: 'take',
       operation: 'action',
       input,
+      result: '',
       isActionDone: false,
       saga: 'two-steps',
       trace: NO_TRACE,

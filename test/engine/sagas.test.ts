@@ -85,7 +85,10 @@ describe('forward', () => {
     const id = await startSaga(world, { input: bytes({ order: 1 }) })
     const end = await endOf(world, id)
     expect(parsed(end.saga?.output)).toEqual({ fine: true })
-    expect(world.steps.calls.map(({ request }) => parsed(request.input))).toEqual([{ order: 1 }, { a: 'a!' }])
+    expect(world.steps.calls.map(({ request }) => JSON.parse(request.input))).toEqual([
+      { order: 1 },
+      { a: 'a!' },
+    ])
     expect(world.steps.calls[0]?.request).toMatchObject({
       namespace: 'default',
       transactionId: id,
@@ -158,7 +161,7 @@ describe('forward', () => {
     expect(end.status).toBe('compensated')
     expect(end.saga).toMatchObject({ name: '', version: 1 })
     expect(world.steps.names).toEqual(['a', 'b', 'c', '-c', '-a'])
-    expect(parsed(world.steps.calls[0]?.request.input)).toBe(7)
+    expect(world.steps.calls[0]?.request.input).toBe('7')
   })
 })
 
@@ -173,7 +176,7 @@ describe('back', () => {
     expect(executionsOf(end)).toEqual(['a done done', 'b done done', 'c failed'])
     expect(world.steps.names).toEqual(['a', 'b', 'c', '-b', '-a'])
     const undo = world.steps.calls.at(-1)?.request as StepRequest
-    expect([parsed(undo.input), parsed(undo.result), undo.isActionDone]).toEqual([1, 'A', true])
+    expect([undo.input, undo.result, undo.isActionDone]).toEqual(['1', '"A"', true])
     expect(undo.executionId).toBe(world.steps.calls[0]?.request.executionId)
   })
 
@@ -207,7 +210,7 @@ describe('back', () => {
     expect(world.steps.names).toEqual(['a', 'b', 'b', 'b', '-b', '-a'])
     expect(world.clock.now() - startedAtMs).toBeGreaterThan(3_000)
     const undo = world.steps.calls[4]?.request
-    expect([undo?.isActionDone, undo?.result]).toEqual([false, undefined])
+    expect([undo?.isActionDone, undo?.result]).toEqual([false, ''])
   })
 
   test('a silent participant without a barrier: nobody knows, so an operator is asked', async () => {

@@ -19,8 +19,8 @@ const CALL: StepRequest = {
   attempt: 1,
   ...name,
   operation: 'action',
-  input: Buffer.from('{"sku":"A-1"}'),
-  result: undefined,
+  input: '{"sku":"A-1"}',
+  result: '',
   isActionDone: false,
   saga: 'place-order',
   trace: NO_TRACE,
@@ -139,8 +139,8 @@ describe('calls of steps', () => {
   test('are bounded by the bytes that they carry, and one always has room', () => {
     const one = join({ stepsMax: 100 })
     send(participants, {
-      input: new Uint8Array(STEP_BYTES_MAX / 2),
-      result: new Uint8Array(STEP_BYTES_MAX / 2),
+      input: '1'.repeat(STEP_BYTES_MAX / 2),
+      result: '1'.repeat(STEP_BYTES_MAX / 2),
     })
     expect(route()).toBe(undefined)
     one.answer()
@@ -199,7 +199,7 @@ describe('on a session', () => {
     const outcomes = send(server.participants, {
       databaseId: 'd1',
       operation: 'compensation',
-      result: Buffer.from('1'),
+      result: '1',
     })
     const [call] = await peer.next('step')
     expect(call).toMatchObject({

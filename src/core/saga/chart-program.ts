@@ -129,6 +129,7 @@ export class ChartProgram implements SagaProgram {
     const { chart, flow } = this.#options
     const output =
       flow === undefined ? turn.output : flow.output?.(chart.contextOf(turn.state) as FlowMachineContext)
+    if (output === undefined && turn.output === undefined) return turn
     return turn.with({ output: checkJson(output, `the output of saga ${JSON.stringify(this.name)}`) })
   }
 }

@@ -180,16 +180,14 @@ export function stepRequestOf(
     service: policy.compensation === undefined || isAction ? policy.service : policy.compensation.service,
     step: policy.compensation === undefined || isAction ? policy.action : policy.compensation.step,
     operation,
-    input: encoded(execution.input),
-    result: isAction ? undefined : encoded(execution.result),
+    input: execution.input,
+    result: isAction ? '' : execution.result,
     isActionDone: !isAction && execution.isDone,
     saga: head.saga,
     trace: head.trace,
     timeoutMs: policy.attemptTimeoutMs,
   }
 }
-
-const encoded = (json: string): Uint8Array | undefined => (json === '' ? undefined : Buffer.from(json))
 
 const STACK_CHARACTERS_MAX = 4_096
 

@@ -87,8 +87,8 @@ test('a call names its participant; a compensation is given what the action was 
     executionId: 'e1.1',
     service: 'inventory',
     step: 'reserve',
-    input: Buffer.from('{"sku":"x"}'),
-    result: undefined,
+    input: '{"sku":"x"}',
+    result: '',
     isActionDone: false,
   })
   saga.answer(1, outcome('done', { result: '{"reservation":"r1"}' }))
@@ -100,7 +100,7 @@ test('a call names its participant; a compensation is given what the action was 
       ...action,
       step: 'release',
       operation: 'compensation',
-      result: Buffer.from('{"reservation":"r1"}'),
+      result: '{"reservation":"r1"}',
       isActionDone: true,
     },
   )

@@ -162,8 +162,9 @@ export function outcomeOf({ outcome, result, code, error }: StepResponse): StepO
 const UTF8 = new TextDecoder('utf-8', { fatal: true })
 
 /** What is no UTF-8 becomes a text that is no JSON. */
-const looseText = ({ buffer, byteOffset, byteLength }: Uint8Array): string =>
-  Buffer.from(buffer, byteOffset, byteLength).toString()
+const looseText = (bytes: Uint8Array): string =>
+  // What came in a frame is a Buffer, and needs no other one around it.
+  (bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)).toString()
 
 function textOf(what: string, bytes: Uint8Array): string {
   try {

@@ -94,17 +94,17 @@ function start(image: SagaImage | undefined, command: Start, moment: SagaMoment)
   const program = moment.program(head)
   if (program === undefined) return definitionMissing(head)
   const { attributesBytesMax } = moment.limits
-  const bytes = attributesBytes(command.businessKey, command.tags)
-  if (bytes > attributesBytesMax) {
-    const error = overBound('business key and tags', bytes, 'attributesBytesMax', attributesBytesMax)
+  const kept = attributesBytes(command.businessKey, command.tags)
+  if (kept > attributesBytesMax) {
+    const error = overBound('business key and tags', kept, 'attributesBytesMax', attributesBytesMax)
     return { effects: [], refused: error }
   }
   const parsed = parsedText('input', head.input, moment, (value) => program.parseInput(value))
   if (parsed instanceof EscrowError) return { effects: [], refused: parsed }
-  const { text } = parsed
+  const { text, bytes } = parsed
   const draft = new Draft(text === head.input ? head : { ...head, input: text }, EMPTY_SAGA, program, moment)
   draft.parsedInput = parsed
-  draft.next.bytes = bytesOf(text)
+  draft.next.bytes = bytes
   draft.next.businessKey = command.businessKey
   draft.next.tags = command.tags
   draft.next.queue = [{ type: 'start' }]
@@ -117,14 +117,16 @@ function parsedText(
   text: string,
   { limits }: SagaMoment,
   parse: (value: Json | undefined) => Json | undefined,
-): { readonly text: string; readonly value: Json | undefined } | EscrowError {
+): { readonly text: string; readonly bytes: number; readonly value: Json | undefined } | EscrowError {
   try {
     const bytes = bytesOf(text)
     if (bytes > limits.payloadBytesMax)
       return overBound(`the ${what}`, bytes, 'payloadBytesMax', limits.payloadBytesMax)
     const given = parsedOf(text)
     const value = parse(given)
-    return { text: value === given ? text : textOf(value), value }
+    if (value === given) return { text, bytes, value }
+    const changed = textOf(value)
+    return { text: changed, bytes: bytesOf(changed), value }
   } catch (thrown) {
     if (thrown instanceof EscrowError) return thrown
     // What isn't JSON, or a validator that throws: either way the request is what it was given.

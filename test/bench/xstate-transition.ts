@@ -43,6 +43,7 @@ async function run({ runs, note }: BenchOptions): Promise<readonly Row[]> {
     figure('first turn', ({ firstTurn }) => firstTurn, {
       of: ({ initialTransition }) => initialTransition,
     }),
+    figure('turn that is remembered', ({ knownTurn }) => knownTurn, { of: ({ transition }) => transition }),
     // What each of these is of a whole saga stands beside it as the ratio.
     figure('of a saga of two steps', ofSaga),
     figure('of a saga: three turns', ({ turns }) => turns, { of: ofSaga }),

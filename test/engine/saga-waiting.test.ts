@@ -34,6 +34,23 @@ async function hasLeft(world: World, id: string): Promise<boolean> {
   return loads() > 0
 }
 
+describe('a step is in flight', () => {
+  const patient = { ...quick, attemptTimeoutMs: 3_600_000 }
+
+  test.each([
+    ['the saga', sagaOf(line(['a'], patient), { timeoutMs: 5_000 })],
+    ['the step', sagaOf(line(['a'], { ...patient, stepTimeoutMs: 5_000 }))],
+  ])('I6: the time-out of %s comes, though no answer does', async (_, saga) => {
+    const world = await openSagas([saga])
+    world.steps.take = saying({ a: () => 'silence' })
+    const id = await startSaga(world)
+    await world.clock.advance(4_000)
+    expect((await view(world, id)).status).toBe('running')
+    await world.clock.advance(2_000)
+    expect((await view(world, id)).status).not.toBe('running')
+  })
+})
+
 describe('nobody is there', () => {
   test('a call waits for its participant, without attempts, and goes when it comes', async () => {
     const world = await openSagas([sagaOf(line(['a', 'b'], quick))])

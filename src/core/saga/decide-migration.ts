@@ -2,7 +2,7 @@
 import { brief } from '../decision.ts'
 import { EscrowError } from '../errors.ts'
 import { NOTHING_OF_SAGA, overBound, refuseSaga, type SagaDecision, type SagaMoment } from './decision.ts'
-import { bytesOf, Draft, parsedOf, textOf } from './draft.ts'
+import { bytesOf, Draft, parsedOf } from './draft.ts'
 import {
   type Execution,
   isActive,
@@ -51,7 +51,7 @@ function migrateMachine(draft: Draft, { head, state }: SagaImage, program: SagaP
   const stored = parsedOf(state.machine.text) as Json
   const migrated = program.migrate(head.version, stored, parsedOf(head.input))
   checkRunsOn(runningOf(state), migrated.running)
-  const text = textOf(migrated.state.persist())
+  const { text } = migrated.state
   const { contextBytesMax } = draft.moment.limits
   if (bytesOf(text) > contextBytesMax)
     throw overBound("the machine's state", bytesOf(text), 'contextBytesMax', contextBytesMax)

@@ -48,8 +48,8 @@ export function awaitsOnlyAnswers({ head, state }: SagaImage): boolean {
     if (action.status !== 'running' || action.attemptDeadlineAtMs === 0 || stepDeadlineAtMs > 0) return false
   }
   for (const n of undoing) {
-    const { compensation } = executions.get(n) as Execution
-    if (compensation?.status !== 'running' || compensation.attemptDeadlineAtMs === 0) return false
+    // One that is parked is in flight no more.
+    if (executions.get(n)?.compensation?.attemptDeadlineAtMs === 0) return false
   }
   return true
 }

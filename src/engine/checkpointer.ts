@@ -8,6 +8,7 @@ import type { LogClock, LogHandle } from '../store/log.ts'
 import type { Store } from '../store/store.ts'
 import { encodeTransactionImage } from '../store/transaction-record.ts'
 import { type Entry, Packer } from './entry.ts'
+import { attributesOf, factsOf } from './facts.ts'
 
 /** What checkpoints need of their log. */
 export interface CheckpointerOptions {
@@ -177,7 +178,7 @@ export class Checkpointer {
   #row(entry: Entry): ImageRow {
     const { key, sequence, packed, isStored } = entry
     if (packed !== undefined) {
-      const { bytes, start, end, status, finishedAtMs } = packed
+      const { bytes, start, end, status, finishedAtMs, attributes } = packed
       return {
         key,
         sequence,
@@ -187,6 +188,8 @@ export class Checkpointer {
         dueWallMs: undefined,
         finishedAtMs,
         isNew: !isStored,
+        attributes,
+        facts: () => factsOf(entry.image),
       }
     }
     const { image } = entry
@@ -202,6 +205,8 @@ export class Checkpointer {
       dueWallMs,
       finishedAtMs: 0,
       isNew: !isStored,
+      attributes: attributesOf(image),
+      facts: () => factsOf(image),
     }
   }
 

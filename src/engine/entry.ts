@@ -5,9 +5,10 @@ import type { MessageImage } from '../core/message.ts'
 import type { SagaImage } from '../core/saga/image.ts'
 import { type TransactionImage, transactionFinishedAtMs, transactionStatusOf } from '../core/transaction.ts'
 import { ByteWriter } from '../store/binary.ts'
-import type { ImageStatus } from '../store/images.ts'
+import type { Attributes, ImageStatus } from '../store/images.ts'
 import { decodeTransactionImage, encodeTransactionImage } from '../store/transaction-record.ts'
 import type { Reply } from './coordination.ts'
+import { attributesOf } from './facts.ts'
 
 /** What is asked about a transaction, and by whom. */
 export interface Asked {
@@ -71,6 +72,7 @@ interface Packed {
   readonly end: number
   readonly status: ImageStatus
   readonly finishedAtMs: number
+  readonly attributes: Attributes | undefined
 }
 
 const CHUNK_BYTES = 256 << 10
@@ -93,6 +95,7 @@ export class Packer {
       end: this.#writer.length,
       status: transactionStatusOf(image),
       finishedAtMs: transactionFinishedAtMs(image),
+      attributes: attributesOf(image),
     }
   }
 }

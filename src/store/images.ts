@@ -14,6 +14,30 @@ export type ImageStatus =
   | 'compensating'
   | 'compensated'
 
+/** What a saga may be found by. */
+export interface Attributes {
+  /** Empty for none. */
+  readonly businessKey: string
+  readonly tags: Readonly<Record<string, string>>
+}
+
+/** What people read about a transaction in a store that they can query, beside its key, its status and its attributes. */
+export interface ImageFacts {
+  readonly kind: 'message' | 'saga'
+  /** The name of a saga's definition, empty for a routing slip; of a half message its checker. */
+  readonly name: string
+  /** Of the definition; 0 for a half message. */
+  readonly version: number
+  /** Wall clock. */
+  readonly beganAtMs: number
+  /** Wall clock: when a half message was committed or rolled back, or a saga ended; 0 before. */
+  readonly settledAtMs: number
+  /** 32 hexadecimal digits; empty for none. */
+  readonly traceId: string
+  /** Why it is parked, undone or rolled back; empty for none. */
+  readonly error: string
+}
+
 /** One image as a checkpoint writes it. */
 export interface ImageRow {
   readonly key: TransactionKey
@@ -30,6 +54,10 @@ export interface ImageRow {
   readonly finishedAtMs: number
   /** No row of this transaction was ever written, so that none has to be looked for. */
   readonly isNew: boolean
+  /** Undefined for one that has none. */
+  readonly attributes: Attributes | undefined
+  /** Makes what people read about it: only for a store that shows it. */
+  readonly facts: () => ImageFacts
 }
 
 /** A row as it is read back. */
@@ -62,6 +90,8 @@ export interface ImageQuery {
   readonly namespace: string
   /** Empty: all that live. With `delivered`, `rolledBack`, `completed` or `compensated`, finished ones within the retention too. */
   readonly statuses: readonly ImageStatus[]
+  /** Only those that have all of these. A store may answer others as well: who asks looks again. Undefined: any. */
+  readonly attributes?: Attributes | undefined
   /** Only keys after this one; empty for the start. */
   readonly after: string
   readonly limit: number

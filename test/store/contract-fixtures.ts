@@ -29,6 +29,16 @@ export function rowOf(name: string, sequence: number, change: Partial<ImageRow> 
     dueWallMs: undefined,
     finishedAtMs: 0,
     isNew: false,
+    attributes: undefined,
+    facts: () => ({
+      kind: 'message',
+      name: 'orders',
+      version: 0,
+      beganAtMs: NOON_MS,
+      settledAtMs: change.finishedAtMs ?? 0,
+      traceId: '',
+      error: '',
+    }),
     ...change,
   }
 }

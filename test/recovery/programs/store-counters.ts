@@ -7,6 +7,7 @@ import { decodeImage, encodeImage } from '../../../src/store/record.ts'
 import { readSegment } from '../../../src/store/segment.ts'
 import type { Store } from '../../../src/store/store.ts'
 import { applyTransactionRecord } from '../../../src/store/transaction-record.ts'
+import { rowOf } from '../../store/contract-fixtures.ts'
 
 /** By name: the image, and the sequence that it stands for. */
 export type Counters = Map<string, { readonly image: MessageImage; readonly sequence: number }>
@@ -58,16 +59,11 @@ export function rowOfCounter(
   const writer = new ByteWriter()
   encodeImage(writer, image, { bodies: true })
   const { state } = image
-  return {
-    key: `default/${name}` as ImageRow['key'],
-    sequence,
+  return rowOf(`default/${name}`, sequence, {
     status: state.phase === 'prepared' ? 'prepared' : 'parked',
     bytes: writer.copy(),
     dueLogMs: state.phase === 'prepared' ? state.nextCheckAtMs : undefined,
-    dueWallMs: undefined,
-    finishedAtMs: 0,
-    isNew: false,
-  }
+  })
 }
 
 /** Rows, and the tail of the log on top of them. Throws where the indexes and the rows don't agree. */

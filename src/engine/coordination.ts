@@ -3,6 +3,7 @@ import type { Operation, OperationRequest, Operations, Registration } from '../c
 import type { Limits } from '../core/envelope.ts'
 import type { EscrowError } from '../core/errors.ts'
 import type { Namespace } from '../core/ids.ts'
+import type { NodeInfo } from './peers.ts'
 
 /** The end of a request: an error, or the response of its operation. Called exactly once, later than the request. */
 export type Reply = (error: EscrowError | undefined, response?: Operations[Operation]['response']) => void
@@ -13,6 +14,8 @@ export interface RequestOptions {
   readonly deadlineMs: number
   /** The id is this session's next, so that nothing of it can be stored yet: no look-up. */
   readonly fresh: boolean
+  /** Another node sent it: it isn't sent on. */
+  readonly isForwarded?: boolean | undefined
 }
 
 /** A session as the engine opens it. */
@@ -33,6 +36,10 @@ export interface Coordination {
   /** Where a service that listens is called, durably; an empty url takes it back. */
   registerUrl(namespace: Namespace, service: string, url: string, registration: Registration): Promise<void>
   openSession(): OpenedSession
+  /** Calls back whenever other routing parts than before are best: this node took over logs, or gave some up. */
+  onRoutings(callback: (routings: readonly string[]) => void): void
+  /** Whether a node of this name and incarnation is one of this cluster, by the store's directory. */
+  isNode(node: NodeInfo): Promise<boolean>
   /** `starting` while logs are claimed and recovered, `ready`, `degraded` with a reason (the store is away), `draining`. */
   health(): { readonly state: 'starting' | 'ready' | 'degraded' | 'draining'; readonly reason: string }
 }

@@ -30,6 +30,7 @@ import { LogDriver } from './log-driver.ts'
 import { Minting, openSession } from './minting.ts'
 import { type Listener, Names } from './names.ts'
 import type { Outlet } from './outlet.ts'
+import type { NodeInfo } from './peers.ts'
 import { Programs } from './programs.ts'
 import { recover } from './recovery.ts'
 import { commandOf, type PolicyDefaults, parsePrepare } from './requests.ts'
@@ -225,6 +226,12 @@ export class Engine implements Coordination {
 
   openSession(): OpenedSession {
     return openSession(this.#options.runtime)
+  }
+
+  onRoutings(_callback: (routings: readonly string[]) => void): void {}
+
+  async isNode(_node: NodeInfo): Promise<boolean> {
+    return false
   }
 
   async register(namespace: Namespace, service: string, registration: Registration): Promise<void> {

@@ -73,6 +73,12 @@ export class FakeCoordination implements Coordination {
     this.registered.push({ service, url, registration })
   }
 
+  onRoutings(): void {}
+
+  async isNode(): Promise<boolean> {
+    return true
+  }
+
   openSession(): never {
     throw new EscrowError('internal', 'no sessions here')
   }

@@ -50,6 +50,12 @@ export class HeldCoordination implements Coordination {
 
   async registerUrl(): Promise<void> {}
 
+  onRoutings(): void {}
+
+  async isNode(): Promise<boolean> {
+    return true
+  }
+
   openSession(): OpenedSession {
     this.#sessions++
     return { session: `abc-${this.#sessions}`, routings: ['r1', 'r2'] }

@@ -11,6 +11,8 @@ export interface AppenderOptions {
   /** The last segment of the log as it was recovered. */
   readonly head: number
   readonly runtime: Runtime
+  /** See `LogBounds`. */
+  readonly provenMsMax: number
   /** A segment is durable. */
   readonly stored: () => void
   /** Lets something leave, now that its batch is durable. */
@@ -38,11 +40,14 @@ export class Appender {
   #left = 0
   #leavingCount = 0
   #isLeaving = false
+  /** On the monotonic clock: when the last proof of ownership began. */
+  #provenAtMs: number
   #idle: (() => void)[] = []
 
   constructor(options: AppenderOptions) {
     this.#options = options
     this.#durable = options.head
+    this.#provenAtMs = options.runtime.monotonic()
   }
 
   /** The last segment that is durable. */
@@ -116,25 +121,24 @@ export class Appender {
   }
 
   #append(batch: Batch, attempt: number): void {
-    const { handle } = this.#options
+    const { handle, runtime } = this.#options
+    const begunAtMs = runtime.monotonic()
     const outcome =
       batch.segment === undefined
         ? handle.verify().then((isOwner): 'done' | 'fenced' => (isOwner ? 'done' : 'fenced'))
         : handle.append(batch.segment)
     outcome.then(
-      (how) => this.#appended(batch, how),
+      (how) => this.#appended(batch, how, begunAtMs),
       (error) => this.#unknown(batch, EscrowError.from(error), attempt),
     )
   }
 
-  #appended(batch: Batch, how: 'done' | 'fenced'): void {
+  #appended(batch: Batch, how: 'done' | 'fenced', begunAtMs: number): void {
     if (this.#isStopped) return
-    const { handle, stored, failing, stop } = this.#options
-    if (how === 'fenced') {
-      stop(new EscrowError('notOwner', `log ${handle.log} was taken over by another writer`))
-      return
-    }
+    const { stored, failing } = this.#options
+    if (how === 'fenced') return this.#fenced()
     failing(undefined)
+    this.#provenAtMs = begunAtMs
     this.#appending = undefined
     if (batch.segment !== undefined) {
       this.#durable = batch.sequence
@@ -150,7 +154,8 @@ export class Appender {
   /** Lets some leave, and the rest after what the event loop brings: so what left first is on its way meanwhile. */
   #leave(): void {
     this.#isLeaving = false
-    const { release, runtime } = this.#options
+    const { release, runtime, provenMsMax } = this.#options
+    if (this.#leaving.length > 0 && runtime.monotonic() - this.#provenAtMs > provenMsMax) return this.#prove()
     for (let left = LEAVING_AT_ONCE_MAX; left > 0; left--) {
       const releases = this.#leaving[0]
       if (releases === undefined) return this.#tellIdle()
@@ -164,6 +169,34 @@ export class Appender {
     }
     this.#isLeaving = true
     runtime.defer(() => this.#leave())
+  }
+
+  #fenced(): void {
+    const { handle, stop } = this.#options
+    stop(new EscrowError('notOwner', `log ${handle.log} was taken over by another writer`))
+  }
+
+  /** Looks at the fence once more before anything leaves. */
+  #prove(): void {
+    this.#isLeaving = true
+    const { handle, runtime, failing } = this.#options
+    const begunAtMs = runtime.monotonic()
+    handle.verify().then(
+      (isOwner) => {
+        if (this.#isStopped) return
+        if (!isOwner) return this.#fenced()
+        failing(undefined)
+        this.#provenAtMs = begunAtMs
+        this.#leave()
+      },
+      (thrown) => {
+        if (this.#isStopped) return
+        const error = EscrowError.from(thrown)
+        failing(error)
+        if (error.code === 'storeUnavailable')
+          runtime.setTimer(() => !this.#isStopped && this.#leave(), APPEND_RETRY_MS_MAX)
+      },
+    )
   }
 
   /** The same bytes are appended again: only the store can say whether they are there already. */

@@ -14,6 +14,11 @@ export interface LogBounds {
   /** Rows of one part of a checkpoint: all at once they would hold up the log, and stay in memory for longer. */
   readonly checkpointRowsMax: number
   readonly checkBackTimeoutMs: number
+  /**
+   * For how long an append, or a look at the fence, proves that this node owns the log, from its beginning: past it somebody
+   * else may have taken over, as while the machine slept, and the fence is looked at before anything leaves.
+   */
+  readonly provenMsMax: number
 }
 
 /** The bounds where nothing else is said. */
@@ -26,6 +31,7 @@ export const DEFAULT_BOUNDS: LogBounds = {
   checkpointIntervalMs: 1_000,
   checkpointRowsMax: 4_096,
   checkBackTimeoutMs: 10_000,
+  provenMsMax: 2_500,
 }
 
 /** The bytes that may wait for their append; beyond, new work is refused. */

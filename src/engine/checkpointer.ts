@@ -60,6 +60,11 @@ export class Checkpointer {
     this.#checkpointed = options.checkpointed
   }
 
+  /** Everything up to this segment stands in rows. */
+  get checkpointed(): number {
+    return this.#checkpointed
+  }
+
   /** An entry differs from its row from now on. */
   dirty(entry: Entry, wallMs: number): void {
     entry.unsavedAtMs = wallMs

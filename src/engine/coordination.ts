@@ -3,6 +3,7 @@ import type { Operation, OperationRequest, Operations, Registration } from '../c
 import type { Limits } from '../core/envelope.ts'
 import type { EscrowError } from '../core/errors.ts'
 import type { Namespace } from '../core/ids.ts'
+import type { NodeView } from './cluster.ts'
 import type { NodeInfo } from './peers.ts'
 
 /** The end of a request: an error, or the response of its operation. Called exactly once, later than the request. */
@@ -38,6 +39,8 @@ export interface Coordination {
   openSession(): OpenedSession
   /** Calls back whenever other routing parts than before are best: this node took over logs, or gave some up. */
   onRoutings(callback: (routings: readonly string[]) => void): void
+  /** The nodes that share the store, as this one sees them, itself included. */
+  nodes(): readonly NodeView[]
   /** Whether a node of this name and incarnation is one of this cluster, by the store's directory. */
   isNode(node: NodeInfo): Promise<boolean>
   /** `starting` while logs are claimed and recovered, `ready`, `degraded` with a reason (the store is away), `draining`. */

@@ -1,40 +1,24 @@
-import type {
-  ListRequest,
-  OperationRequest,
-  PrepareRequest,
-  Registration,
-  StartRequest,
-} from '../core/api.ts'
+import type { OperationRequest, Registration } from '../core/api.ts'
 import type { Limits } from '../core/envelope.ts'
 import { EscrowError } from '../core/errors.ts'
-import {
-  isMintedId,
-  mintedIdParts,
-  type Namespace,
-  parseNamespace,
-  parseTransactionId,
-  SLOTS,
-  slotOf,
-} from '../core/ids.ts'
+import { mintedIdParts, type Namespace } from '../core/ids.ts'
 import type { Runtime } from '../core/runtime.ts'
 import type { SagaLimits } from '../core/saga/decision.ts'
 import type { SagaProgram } from '../core/saga/program.ts'
 import type { Store } from '../store/store.ts'
 import { DEFAULT_BOUNDS, type LogBounds } from './bounds.ts'
+import { Cluster, type ClusterOptions, type NodeView } from './cluster.ts'
 import type { Coordination, OpenedSession, Reply, RequestOptions } from './coordination.ts'
 import { Degradation } from './degradation.ts'
-import { Question } from './entry.ts'
+import { Door } from './door.ts'
 import { ParticipantGates, type ParticipantLimits } from './gates.ts'
-import { list } from './listing.ts'
-import { LogDriver } from './log-driver.ts'
-import { Minting, openSession } from './minting.ts'
+import { Logs } from './logs.ts'
+import { openSession } from './minting.ts'
 import { type Listener, Names } from './names.ts'
 import type { Outlet } from './outlet.ts'
 import type { NodeInfo } from './peers.ts'
 import { Programs } from './programs.ts'
-import { recover } from './recovery.ts'
-import { commandOf, type PolicyDefaults, parsePrepare } from './requests.ts'
-import { parseStart, sagaCommandOf, slipOf } from './saga-requests.ts'
+import type { PolicyDefaults } from './requests.ts'
 import type { StepOutlet } from './step-outlet.ts'
 
 /** What the engine is made of. */
@@ -59,6 +43,8 @@ export interface EngineOptions {
   readonly bounds?: Partial<LogBounds>
   /** What calls of steps to participants are held to, over all definitions. Default: nothing. */
   readonly participantLimits?: readonly ParticipantLimits[]
+  /** Makes it one of many nodes on a store that they share. Default: it has the store to itself. */
+  readonly cluster?: ClusterOptions | undefined
   /** Told of each service that listens: those known at the start, and each change. */
   readonly onListener: (listener: Listener) => void
   /** Told what an operator should see. */
@@ -67,16 +53,27 @@ export interface EngineOptions {
 
 const RECOVERY_PAUSE_MS = 500
 const RETENTION_SWEEP_MS = 60_000
+/** Names that nobody knows are looked for this often at the most. */
+const NAMES_PAUSE_MS = 100
+/** Where the degradation keeps what is wrong with the cluster, beside the logs. */
+const CLUSTER = -1
 
-/** Owns the logs of a store, parses what is asked of them, and brings them back when they stop. */
+/** What there is while the store is open. */
+interface Opened {
+  readonly store: Store
+  readonly logs: Logs
+  readonly names: Names
+  readonly door: Door
+  readonly cluster: Cluster | undefined
+}
+
+/** Owns the logs of a store, or its share of them, takes what is asked, and brings logs back when they stop. */
 export class Engine implements Coordination {
   readonly limits: Limits
   readonly #options: EngineOptions
   readonly #bounds: LogBounds
   readonly #programs: Programs
-  #store: Store | undefined
-  #opened: { readonly names: Names; readonly minting: Minting } | undefined
-  #drivers: (LogDriver | undefined)[] = []
+  #opened: Opened | undefined
   #phase: 'starting' | 'ready' | 'draining' = 'starting'
   readonly #degradation: Degradation
   readonly #participantGates: ParticipantGates
@@ -84,11 +81,18 @@ export class Engine implements Coordination {
   /** A log stopped while the store was being opened: it is opened once more. */
   #isReopenNeeded = false
   #cancelSweep: () => void = () => {}
+  #onRoutings: (routings: readonly string[]) => void = () => {}
+  #reading: Promise<void> | undefined
 
   constructor(options: EngineOptions) {
     this.#options = options
     this.limits = options.limits
-    this.#bounds = { ...DEFAULT_BOUNDS, ...options.bounds }
+    const { cluster } = options
+    this.#bounds = {
+      ...DEFAULT_BOUNDS,
+      ...(cluster !== undefined && { provenMsMax: cluster.leaseMs / 2 }),
+      ...options.bounds,
+    }
     const { sagas, compileSlip, log, runtime, participantLimits = [] } = options
     this.#degradation = new Degradation(log)
     this.#participantGates = new ParticipantGates(participantLimits, () => runtime.monotonic())
@@ -98,15 +102,14 @@ export class Engine implements Coordination {
         `saga ${saga} version ${version} isn't defined here any more: its sagas wait for it, or for a migration`,
       )
     this.#programs = new Programs({ programs: sagas, compileSlip, missing })
-    options.outlet.onRoom((namespace, what) => {
-      for (const driver of this.#drivers) driver?.agenda.roomAt(namespace, what)
-    })
-    options.stepOutlet.onStepRoom((namespace, name) => {
-      for (const driver of this.#drivers) driver?.agenda.roomAtStep(namespace, name)
-    })
+    options.outlet.onRoom((namespace, what) => this.#opened?.logs.roomAt(namespace, what))
+    options.stepOutlet.onStepRoom((namespace, name) => this.#opened?.logs.roomAtStep(namespace, name))
   }
 
-  /** Claims and recovers every log. Rejects with `storeInUse`, `storeCorrupt`, `storeFormat`, `storeUnavailable`. */
+  /**
+   * Claims and recovers every log; one of many nodes joins the others, and takes its share. Rejects with `storeInUse`,
+   * `storeCorrupt`, `storeFormat`, `storeUnavailable`.
+   */
   async start(): Promise<void> {
     try {
       await this.#open()
@@ -120,54 +123,102 @@ export class Engine implements Coordination {
   }
 
   async #open(): Promise<void> {
-    const { openStore, namespaces, brokers, onListener, log } = this.#options
+    const { openStore, namespaces, brokers, onListener, runtime } = this.#options
     const store = await openStore()
-    this.#store = store
     const names = new Names(store.directory, namespaces, brokers)
-    for (const listener of await names.load()) onListener(listener)
+    const logs = this.#logsOf(store)
+    const cluster = this.#clusterOf(store, logs, names)
+    const door = this.#doorOf({ store, logs, names, cluster })
+    this.#opened = { store, logs, names, door, cluster }
+    for (const listener of await names.load()) if (listener.url !== '') onListener(listener)
     await this.#programs.register(store.directory)
-    this.#drivers = new Array(store.log.logs).fill(undefined)
-    for (let at = 0; at < store.log.logs; at++) {
-      const handle = await store.log.claim(at)
-      const recovered = await recover(store, handle)
-      if (at === 0) {
-        const { epoch } = handle.claimed
-        this.#opened = {
-          names,
-          minting: new Minting(this.#options.runtime, { storeId: store.log.storeId, epoch }),
-        }
-      }
-      const driver = new LogDriver({
-        store,
-        handle,
-        recovered,
-        runtime: this.#options.runtime,
-        outlet: this.#options.outlet,
-        stepOutlet: this.#options.stepOutlet,
-        programs: this.#programs,
-        participantGates: this.#participantGates,
-        sagaLimits: this.#options.sagaLimits,
-        bounds: this.#bounds,
-        limits: this.limits,
-        notFound: (id) => this.#notFound(id),
-        onStopped: (error) => this.#stopped(at, error),
-        onDegraded: (reason) => this.#degradation.ofLog(at, reason),
-      })
-      await driver.start()
-      // Not before: what holds a key back must be in memory when the first request comes.
-      if (!driver.isStopped) this.#drivers[at] = driver
-      if (recovered.entries.size > 0)
-        log('info', `log ${at}: recovered ${recovered.entries.size} transactions from its tail`)
-    }
+    if (cluster === undefined) for (let log = 0; log < logs.count; log++) await logs.claim(log)
+    else await cluster.join()
+    door.look()
+    runtime.defer(() => this.#onRoutings(door.routings))
+  }
+
+  #logsOf(store: Store): Logs {
+    const { runtime, outlet, stepOutlet, sagaLimits, log } = this.#options
+    return new Logs({
+      store,
+      runtime,
+      outlet,
+      stepOutlet,
+      programs: this.#programs,
+      participantGates: this.#participantGates,
+      sagaLimits,
+      bounds: this.#bounds,
+      limits: this.limits,
+      notFound: (id) => this.#notFound(id),
+      onStopped: (at, error) => this.#stopped(at, error),
+      onDegraded: (at, reason) => this.#degradation.ofLog(at, reason),
+      log,
+    })
+  }
+
+  #clusterOf({ directory }: Store, logs: Logs, names: Names): Cluster | undefined {
+    const { cluster, runtime, log } = this.#options
+    if (cluster === undefined) return undefined
+    return new Cluster({
+      ...cluster,
+      directory,
+      logs,
+      runtime,
+      onLogs: () => this.#lookAtLogs(),
+      onNames: () => void this.#readNames(names).catch(() => {}),
+      onDegraded: (reason) => this.#degradation.ofLog(CLUSTER, reason),
+      log,
+    })
+  }
+
+  #doorOf(parts: Omit<Opened, 'door'>): Door {
+    const { runtime, sagaLimits, defaults, cluster } = this.#options
+    return new Door({
+      ...parts,
+      peers: cluster?.peers,
+      programs: this.#programs,
+      runtime,
+      limits: this.limits,
+      sagaLimits,
+      defaults,
+      readNames: cluster === undefined ? undefined : () => this.#readNames(parts.names),
+      absent: () => this.#absent(),
+    })
+  }
+
+  #lookAtLogs(): void {
+    const { door } = this.#opened ?? {}
+    if (door === undefined) return
+    door.look()
+    this.#onRoutings(door.routings)
+  }
+
+  /** Reads the names that other nodes have registered; one look serves all who came before it began. */
+  async #readNames(names: Names): Promise<void> {
+    const { runtime, onListener } = this.#options
+    this.#reading ??= new Promise<void>((resolve) => {
+      runtime.setTimer(resolve, NAMES_PAUSE_MS)
+    }).then(async () => {
+      this.#reading = undefined
+      for (const listener of await names.load()) onListener(listener)
+    })
+    await this.#reading
   }
 
   #stopped(at: number, error: EscrowError): void {
-    this.#drivers[at] = undefined
     if (this.#phase === 'draining') return
+    const { logs, cluster } = this.#opened ?? {}
+    // Another writer has it now: it isn't ours to take back.
+    if (error.code === 'notOwner') {
+      this.#lookAtLogs()
+      if (cluster !== undefined) return
+    }
     this.#degradation.ofLog(at, `log ${at} stopped: ${error.message}`)
     if (error.code === 'internal') this.#options.log('error', error.stack ?? error.message)
-    // Another writer has it now: it isn't ours to take back.
-    if (error.code !== 'notOwner') this.#recover()
+    if (error.code === 'notOwner') return
+    // One of many is claimed anew at the next look, and the others go on; the only one may be broken with its store.
+    if (cluster === undefined || logs?.count === 1) this.#recover()
   }
 
   #recover(): void {
@@ -200,11 +251,16 @@ export class Engine implements Coordination {
   }
 
   async #close(reason: EscrowError): Promise<void> {
-    for (const driver of this.#drivers) driver?.stop(reason)
-    this.#drivers = []
-    const store = this.#store
-    this.#store = undefined
+    const { store, logs, cluster } = this.#opened ?? {}
+    cluster?.stop()
+    logs?.stop(reason)
+    this.#opened = undefined
     await store?.close().catch(() => {})
+  }
+
+  /** One of many: gives its logs to the others, while it still takes what is asked. */
+  async leave(): Promise<void> {
+    await this.#opened?.cluster?.leave()
   }
 
   /** Takes nothing more, makes durable what was taken, and closes the store. */
@@ -212,9 +268,11 @@ export class Engine implements Coordination {
     this.#phase = 'draining'
     this.#cancelSweep()
     await this.#recovery
-    await Promise.all(this.#drivers.map((driver) => driver?.drain()))
-    await this.#store?.close()
-    this.#store = undefined
+    const { store, logs, cluster } = this.#opened ?? {}
+    if (cluster === undefined) await logs?.drain()
+    else await cluster.left()
+    await store?.close()
+    this.#opened = undefined
   }
 
   health(): ReturnType<Coordination['health']> {
@@ -225,17 +283,24 @@ export class Engine implements Coordination {
   }
 
   openSession(): OpenedSession {
-    return openSession(this.#options.runtime)
+    return openSession(this.#options.runtime, this.#ready().door.routings)
   }
 
-  onRoutings(_callback: (routings: readonly string[]) => void): void {}
+  onRoutings(callback: (routings: readonly string[]) => void): void {
+    this.#onRoutings = callback
+  }
 
-  async isNode(_node: NodeInfo): Promise<boolean> {
-    return false
+  nodes(): readonly NodeView[] {
+    return this.#opened?.cluster?.nodes() ?? []
+  }
+
+  async isNode(node: NodeInfo): Promise<boolean> {
+    return (await this.#opened?.cluster?.isNode(node)) ?? false
   }
 
   async register(namespace: Namespace, service: string, registration: Registration): Promise<void> {
-    await this.#ready().names.register(namespace, service, registration)
+    const { names, cluster } = this.#ready()
+    if (await names.register(namespace, service, registration)) await cluster?.bumpNames()
   }
 
   async registerUrl(
@@ -244,117 +309,35 @@ export class Engine implements Coordination {
     url: string,
     registration: Registration,
   ): Promise<void> {
+    const { names, cluster } = this.#ready()
     const listener = { namespace, service, url, registration }
-    await this.#ready().names.listen(listener)
+    await names.listen(listener)
+    await cluster?.bumpNames()
     this.#options.onListener(listener)
   }
 
-  #ready(): { readonly names: Names; readonly minting: Minting } {
+  #ready(): Opened {
     if (this.#opened !== undefined && this.#phase === 'ready') return this.#opened
-    throw this.#phase === 'draining'
-      ? new EscrowError('shuttingDown', 'this coordinator is stopping')
-      : new EscrowError('storeUnavailable', 'this coordinator is starting')
+    if (this.#phase === 'draining') throw new EscrowError('shuttingDown', 'this coordinator is stopping')
+    throw new EscrowError('storeUnavailable', this.#degradation.reason || 'this coordinator is starting')
   }
 
   request(operation: OperationRequest, reply: Reply, options: RequestOptions): void {
     try {
-      const { names } = this.#ready()
-      const { runtime } = this.#options
-      const leftMs = options.deadlineMs - runtime.now()
-      if (leftMs <= 0) {
-        throw new EscrowError('deadlineExceeded', 'the deadline had passed when the request came')
-      }
-      const deadlineMs = runtime.monotonic() + leftMs
-      const namespace = parseNamespace(operation.request.namespace ?? '')
-      names.checkNamespace(namespace)
-      if (operation.op === 'list') void this.#list(namespace, operation.request, reply)
-      else if (operation.op === 'prepare')
-        this.#prepare(namespace, operation.request, { reply, deadlineMs, fresh: options.fresh })
-      else if (operation.op === 'startSaga')
-        this.#startSaga(namespace, operation.request, { reply, deadlineMs, fresh: options.fresh })
-      else {
-        const id = parseTransactionId(operation.request.id ?? '')
-        const question = new Question({ op: operation.op, namespace, id, fresh: false, reply, deadlineMs })
-        this.#driver(id).submit(sagaCommandOf(operation) ?? commandOf(operation, this.limits), question)
-      }
+      this.#ready().door.request(operation, reply, options)
     } catch (thrown) {
       const error = EscrowError.from(thrown)
       this.#options.runtime.defer(() => reply(error))
     }
   }
 
-  #prepare(
-    namespace: Namespace,
-    request: PrepareRequest,
-    asked: { reply: Reply; deadlineMs: number; fresh: boolean },
-  ): void {
-    const { reply, deadlineMs, fresh } = asked
-    const { names, minting } = this.#ready()
-    const given = request.id ?? ''
-    const id = given === '' ? minting.transaction(request.orderingKey ?? '') : parseTransactionId(given)
-    const isMinted = given === '' || isMintedId(id)
-    const { limits } = this
-    const { defaults } = this.#options
-    const head = parsePrepare(request, {
-      namespace,
-      id,
-      executionId: minting.execution(),
-      isMinted,
-      limits,
-      defaults,
-    })
-    names.checkChecker(namespace, head.checker)
-    for (const { destination } of head.messages) names.checkDestination(namespace, destination)
-    const question = new Question({
-      op: 'prepare',
-      namespace,
-      id,
-      fresh: fresh || given === '',
-      reply,
-      deadlineMs,
-    })
-    this.#driver(id).submit({ type: 'prepareMessage', head }, question)
-  }
-
-  #startSaga(
-    namespace: Namespace,
-    request: StartRequest,
-    asked: { reply: Reply; deadlineMs: number; fresh: boolean },
-  ): void {
-    const { reply, deadlineMs, fresh } = asked
-    const { names, minting } = this.#ready()
-    const given = request.id ?? ''
-    const id = given === '' ? minting.transaction(request.orderingKey ?? '') : parseTransactionId(given)
-    const slip = slipOf(request, this.#options.sagaLimits)
-    const program =
-      slip === '' ? this.#programs.named(request.saga, request.version ?? 0) : this.#programs.slip(slip)
-    names.checkSteps(namespace, program)
-    const command = parseStart(request, {
-      namespace,
-      id,
-      executionId: minting.execution(),
-      isMinted: given === '' || isMintedId(id),
-      nowMs: this.#options.runtime.now(),
-      program,
-      slip,
-    })
-    const question = new Question({
-      op: 'startSaga',
-      namespace,
-      id,
-      fresh: fresh || given === '',
-      reply,
-      deadlineMs,
-    })
-    this.#driver(id).submit(command, question)
-  }
-
-  #driver(id: string): LogDriver {
-    const driver = this.#drivers[Math.floor((slotOf(id) * this.#drivers.length) / SLOTS)]
-    if (driver !== undefined) return driver
-    throw this.#recovery !== undefined || this.#phase !== 'ready'
-      ? new EscrowError('storeUnavailable', this.#degradation.reason || 'the log is being recovered')
-      : new EscrowError('notOwner', 'another writer has this log')
+  /** Why a log is not driven here, nor known to be elsewhere. */
+  #absent(): EscrowError {
+    if (this.#recovery !== undefined || this.#phase !== 'ready')
+      return new EscrowError('storeUnavailable', this.#degradation.reason || 'the log is being recovered')
+    return this.#options.cluster === undefined
+      ? new EscrowError('notOwner', 'another writer has this log')
+      : new EscrowError('notOwner', 'no node has this log at the moment: one of them will take it over')
   }
 
   /** Tells `expired` from `notFound` where the id itself tells its age. */
@@ -370,23 +353,9 @@ export class Engine implements Coordination {
     return this.#options.runtime.now() - this.#options.retentionMs
   }
 
-  async #list(namespace: Namespace, request: ListRequest, reply: Reply): Promise<void> {
-    try {
-      if (this.#store === undefined) throw new EscrowError('storeUnavailable', this.#degradation.reason)
-      const response = await list(this.#store, namespace, request, {
-        asOfMs: Math.min(...this.#drivers.map((driver) => driver?.asOfMs ?? 0)),
-        outagesMsOf: ({ head }) => this.#driver(head.id).outagesMs,
-      })
-      reply(undefined, response)
-    } catch (thrown) {
-      const error = EscrowError.from(thrown)
-      this.#options.runtime.defer(() => reply(error))
-    }
-  }
-
   #sweep(): void {
     this.#cancelSweep = this.#options.runtime.setTimer(() => {
-      this.#store?.images.dropFinishedBefore(this.#oldestKnownMs()).then(
+      this.#opened?.store.images.dropFinishedBefore(this.#oldestKnownMs()).then(
         (dropped) =>
           dropped > 0 && this.#options.log('info', `dropped ${dropped} days of ended transactions`),
         (error) =>

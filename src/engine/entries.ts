@@ -29,6 +29,13 @@ export class Entries {
     return this.#livingCount + this.#ended.length - this.#gone
   }
 
+  /** Whether calls, deliveries or check-backs of any are decided or under way. Looks at all that live. */
+  get areUnderWay(): boolean {
+    for (const byId of this.#living.values())
+      for (const { busy, checking } of byId.values()) if (busy.length > 0 || checking) return true
+    return false
+  }
+
   get(namespace: Namespace, id: TransactionId): Entry | undefined {
     const living = this.#living.get(namespace)?.get(id)
     if (living !== undefined || this.#ended.length === 0) return living

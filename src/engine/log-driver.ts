@@ -9,13 +9,11 @@
  * |----------|----------------------------------------|-------------------------------------------------|
  * | running  | the last append is done                | are decided                                     |
  * | waiting  | an append's outcome is unknown          | are decided up to a bound, answered when it is known; `uncertain` at their deadline |
+ * | leaving  | it is handed over in good order         | are refused with `notOwner`; no attempt begins, and what is under way has a moment to end |
  * | stopped  | fenced, broken, released                | are refused; those decided but not durable end as `uncertain` |
  */
-import type { Limits } from '../core/envelope.ts'
 import { EscrowError } from '../core/errors.ts'
 import { type TransactionKey, transactionKey } from '../core/ids.ts'
-import type { Runtime } from '../core/runtime.ts'
-import type { SagaLimits } from '../core/saga/decision.ts'
 import {
   decideTransaction,
   type TransactionCommand,
@@ -23,40 +21,22 @@ import {
   type TransactionImage,
 } from '../core/transaction.ts'
 import type { StoredImage } from '../store/images.ts'
-import type { LogClock, LogHandle } from '../store/log.ts'
-import type { Store } from '../store/store.ts'
+import type { LogClock } from '../store/log.ts'
 import { decodeTransactionImage } from '../store/transaction-record.ts'
-import { Agenda, type StepParts } from './agenda.ts'
+import { Agenda } from './agenda.ts'
 import { Answers } from './answers.ts'
 import { Appender } from './appender.ts'
 import { Batches, type Release } from './batch.ts'
-import { type LogBounds, overload } from './bounds.ts'
+import { overload } from './bounds.ts'
 import { Checkpointer } from './checkpointer.ts'
+import type { LogProgress } from './cluster-entries.ts'
 import type { Entries } from './entries.ts'
 import { Entry, nothingDone, Question } from './entry.ts'
 import { Failures } from './failures.ts'
 import { Loader, loadImages, type Pending } from './loader.ts'
+import type { LogDriverOptions } from './log-driver-options.ts'
 import { BatchMoment, LogTime } from './moments.ts'
-import type { Outlet } from './outlet.ts'
-import type { Recovered } from './recovery.ts'
-
-/** What a log needs of the world. */
-export interface LogDriverOptions extends StepParts {
-  readonly store: Store
-  readonly handle: LogHandle
-  readonly recovered: Recovered
-  readonly runtime: Runtime
-  readonly outlet: Outlet
-  readonly sagaLimits: SagaLimits
-  readonly bounds: LogBounds
-  readonly limits: Limits
-  /** Why there is no transaction of this id. */
-  readonly notFound: (id: string) => EscrowError
-  /** The log stopped for a reason of its own: fenced, or a store that must be reopened. */
-  readonly onStopped: (error: EscrowError) => void
-  /** The store doesn't answer (a reason), or does again (empty). */
-  readonly onDegraded: (reason: string) => void
-}
+import { Valve } from './valve.ts'
 
 const NOTHING_BEGAN = new EscrowError('internal', 'a command that begins a transaction began nothing')
 const TICK_MS = 20
@@ -73,12 +53,15 @@ export class LogDriver {
   readonly #moment: BatchMoment
   readonly #agenda: Agenda
   readonly #checkpointer: Checkpointer
+  readonly #valve: Valve
+  #isLeaving = false
   #stopped: EscrowError | undefined
   #cancelTick: () => void = () => {}
 
   constructor(options: LogDriverOptions) {
     this.#options = options
     const { handle, recovered, runtime, bounds, store, programs } = options
+    this.#valve = new Valve(options.outlet, options.stepOutlet, runtime)
     const clock = (): LogClock => this.#time.read()
     const stored = (): void => this.#time.stored()
     const stop = (error: EscrowError): void => this.stop(error)
@@ -91,6 +74,7 @@ export class LogDriver {
       batches: this.#batches,
       head: recovered.head,
       runtime,
+      provenMsMax: bounds.provenMsMax,
       stored,
       release: (release) => this.#release(release),
       failing: failures.of('append'),
@@ -112,8 +96,8 @@ export class LogDriver {
     this.#agenda = new Agenda({
       store,
       log: handle.log,
-      outlet: options.outlet,
-      stepOutlet: options.stepOutlet,
+      outlet: this.#valve.outlet,
+      stepOutlet: this.#valve.stepOutlet,
       programs,
       participantGates: options.participantGates,
       bounds,
@@ -184,22 +168,36 @@ export class LogDriver {
     return this.#moment.wallMs - this.#moment.logMs
   }
 
-  /** Wall clock of the last checkpoint: what a query of the images is true for. */
-  get asOfMs(): number {
-    return this.#checkpointer.asOfMs
-  }
-
   get isStopped(): boolean {
     return this.#stopped !== undefined
   }
 
+  /** The epoch of its claim. */
+  get epoch(): number {
+    return this.#options.handle.claimed.epoch
+  }
+
+  /** How far it is. */
+  get progress(): Omit<LogProgress, 'log' | 'sinceMs'> {
+    const { epoch, outagesMs } = this
+    const { checkpointed, asOfMs } = this.#checkpointer
+    return { epoch, head: this.#appender.durable, checkpointed, asOfMs, outagesMs }
+  }
+
+  /** Takes nothing new, lets what is under way end for a moment, and gives the log up. */
+  async handOver(): Promise<void> {
+    this.#isLeaving = true
+    await this.#valve.shut(() => this.#stopped === undefined && this.#entries.areUnderWay)
+    await this.drain(new EscrowError('notOwner', 'the log was handed over to another node'))
+  }
+
   /** Waits until nothing is pending and everything durable stands in images; then gives the log up. */
-  async drain(): Promise<void> {
+  async drain(reason = new EscrowError('shuttingDown', 'this coordinator is stopping')): Promise<void> {
     await this.#loader.idle()
     await this.#appender.idle()
     if (this.#stopped !== undefined) return
     await this.#checkpointer.now()
-    this.stop(new EscrowError('shuttingDown', 'this coordinator is stopping'))
+    this.stop(reason)
     // A store that doesn't take it back is claimed from by the next one just the same.
     await this.#options.handle.release().catch(() => {})
   }
@@ -220,7 +218,7 @@ export class LogDriver {
 
   /** Takes a command, or with none a read; every question is answered exactly once, later. */
   submit(command: TransactionCommand | undefined, question: Question): void {
-    const refused = this.#stopped === undefined ? this.#overload(command) : nothingDone(this.#stopped)
+    const refused = this.#refusal(command)
     if (refused !== undefined) {
       this.#options.runtime.defer(() => question.reply(refused))
       return
@@ -232,7 +230,9 @@ export class LogDriver {
     else this.#loader.load(transactionKey(namespace, id), { command, question })
   }
 
-  #overload(command: TransactionCommand | undefined): EscrowError | undefined {
+  #refusal(command: TransactionCommand | undefined): EscrowError | undefined {
+    if (this.#stopped !== undefined) return nothingDone(this.#stopped)
+    if (this.#isLeaving) return new EscrowError('notOwner', 'the log is being handed over')
     return overload(this.#options.bounds, command, {
       waitingBytes: this.#batches.bytes,
       questions: this.#batches.releases + this.#appender.releases + this.#loader.pendingCount,

@@ -38,15 +38,13 @@ export class Names {
     this.#brokers = new Set(brokers)
   }
 
-  /** Reads every name, and every service that listens. */
+  /** Reads every name that there is by now, and where services listen, or did. */
   async load(): Promise<readonly Listener[]> {
     for (const prefix of ['checker/', 'handler/', 'step/']) {
       for (const { name } of await this.#directory.list(prefix)) this.#add(name)
     }
     const listeners = await this.#directory.list('listener/')
-    return listeners
-      .map(({ value }) => JSON.parse(Buffer.from(value).toString()) as Listener)
-      .filter(({ url }) => url !== '')
+    return listeners.map(({ value }) => JSON.parse(Buffer.from(value).toString()) as Listener)
   }
 
   #has(name: string): boolean {
@@ -119,12 +117,12 @@ export class Names {
     throw new EscrowError('unknownDestination', what)
   }
 
-  /** Makes names known, durably. Throws `invalidArgument`, `unknownNamespace`, `storeUnavailable`. */
+  /** Makes names known, durably; answers whether any is new. Throws `invalidArgument`, `unknownNamespace`, `storeUnavailable`. */
   async register(
     namespace: Namespace,
     service: string,
     { checkers, handlers, steps = [] }: Registration,
-  ): Promise<void> {
+  ): Promise<boolean> {
     this.checkNamespace(namespace)
     parseName('service', service)
     const count = checkers.length + handlers.length + steps.length
@@ -136,11 +134,13 @@ export class Names {
       ...handlers.map((handler) => `handler/${namespace}/${service}/${parseName('handler', handler)}`),
       ...steps.map((step) => `step/${namespace}/${service}/${parseName('step', step)}`),
     ]
-    for (const name of names.filter((each) => !this.#has(each))) {
+    const missing = names.filter((each) => !this.#has(each))
+    for (const name of missing) {
       await this.#directory.compareAndSet(name, 0, Buffer.from(JSON.stringify({ service })))
       // Written by us or by somebody who was faster: known either way.
       this.#add(name)
     }
+    return missing.length > 0
   }
 
   /** Keeps where a service is called, durably. Throws `invalidArgument`, `storeUnavailable`. */

@@ -18,4 +18,9 @@ export interface Directory {
    * undefined if somebody else was faster. A rejection leaves the outcome unknown: read, then decide.
    */
   compareAndSet(name: string, expected: number, value: Uint8Array): Promise<number | undefined>
+  /**
+   * Takes the entry out if its version is still `expected`, durably; false if it is another one's by now, or gone. A later
+   * entry of this name begins at version 1 again: who still has a version of the earlier one must not write by it.
+   */
+  remove(name: string, expected: number): Promise<boolean>
 }

@@ -41,6 +41,7 @@ export interface StoreCall {
     | 'get'
     | 'list'
     | 'compareAndSet'
+    | 'remove'
   readonly moment: 'before' | 'after'
 }
 
@@ -291,5 +292,7 @@ function memoryDirectory(disk: MemoryDisk, around: Around): Directory {
         disk.directory.set(name, { name, version: expected + 1, value: Uint8Array.from(value) })
         return expected + 1
       }),
+    remove: (name, expected) =>
+      around('remove', () => disk.directory.get(name)?.version === expected && disk.directory.delete(name)),
   }
 }

@@ -29,6 +29,7 @@ function bench() {
     batches,
     head: 0,
     runtime,
+    provenMsMax: 2_500,
     stored: () => {},
     release: (release) => {
       if (release instanceof Question) release.answer()

@@ -100,14 +100,25 @@ export class FakeRuntime implements Runtime {
     }
   }
 
-  /** One process on this machine: when it is killed, nothing that it planned happens any more. */
-  process(): { readonly runtime: Runtime; readonly isKilled: () => boolean; readonly kill: () => void } {
+  /** One process on this machine: when it is killed, nothing that it planned happens any more; while it is frozen, nothing happens yet. */
+  process(): FakeProcess {
     let killed = false
+    let frozen: (() => void)[] | undefined
     const kill = (): void => {
       killed = true
     }
+    const freeze = (): (() => void) => {
+      const held: (() => void)[] = []
+      frozen = held
+      return () => {
+        frozen = undefined
+        for (const callback of held) this.defer(callback)
+      }
+    }
     const alive = (callback: () => void) => () => {
-      if (!killed) callback()
+      if (killed) return
+      if (frozen === undefined) callback()
+      else frozen.push(alive(callback))
     }
     const runtime: Runtime = {
       now: () => this.now(),
@@ -117,6 +128,21 @@ export class FakeRuntime implements Runtime {
       setTimer: (callback, delayMs) => this.setTimer(alive(callback), delayMs),
       defer: (callback) => this.defer(alive(callback)),
     }
-    return { runtime, isKilled: () => killed, kill }
+    const awake = async (): Promise<void> => {
+      if (killed) await new Promise<never>(() => {})
+      if (frozen !== undefined) await new Promise<void>((resolve) => frozen?.push(alive(resolve)))
+    }
+    return { runtime, isKilled: () => killed, kill, freeze, awake }
   }
+}
+
+/** A process, as a test sees it. */
+export interface FakeProcess {
+  readonly runtime: Runtime
+  readonly isKilled: () => boolean
+  readonly kill: () => void
+  /** Stops it as by SIGSTOP; what this returns lets it go on. */
+  readonly freeze: () => () => void
+  /** Resolves when it runs: never once it is killed. */
+  readonly awake: () => Promise<void>
 }

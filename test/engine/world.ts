@@ -23,6 +23,8 @@ export interface Answer<Op extends Operation> {
 export interface Coordinator {
   readonly engine: Engine
   readonly kill: () => void
+  /** Stops it as by SIGSTOP; what this returns lets it go on. */
+  readonly freeze: () => () => void
 }
 
 type Hook = (call: StoreCall) => void | Promise<void>
@@ -59,12 +61,11 @@ export class World {
   }
 
   assemble(overrides: Partial<EngineOptions> = {}): Coordinator {
-    const { runtime, isKilled, kill } = this.clock.process()
-    const never = new Promise<never>(() => {})
+    const { runtime, isKilled, kill, freeze, awake } = this.clock.process()
     const hook = async (call: StoreCall): Promise<void> => {
-      if (isKilled()) await never
+      await awake()
       await this.hook(call)
-      if (isKilled()) await never
+      await awake()
     }
     const engine = new Engine({
       openStore: async () => openMemoryStore(this.disk, hook),
@@ -85,7 +86,7 @@ export class World {
       log: (level, message) => this.logged.push(`${level}: ${message}`),
       ...overrides,
     })
-    return { engine, kill }
+    return { engine, kill, freeze }
   }
 
   get coordinator(): Coordinator {

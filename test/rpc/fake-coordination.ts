@@ -75,6 +75,10 @@ export class FakeCoordination implements Coordination {
 
   onRoutings(): void {}
 
+  nodes(): never[] {
+    return []
+  }
+
   async isNode(): Promise<boolean> {
     return true
   }

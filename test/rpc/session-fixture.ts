@@ -52,6 +52,10 @@ export class HeldCoordination implements Coordination {
 
   onRoutings(): void {}
 
+  nodes(): never[] {
+    return []
+  }
+
   async isNode(): Promise<boolean> {
     return true
   }

@@ -40,6 +40,13 @@ export class EmbeddedDirectory implements Directory {
     )
     return isWritten ? expected + 1 : undefined
   }
+
+  async remove(name: string, expected: number): Promise<boolean> {
+    const key = nameKey(name)
+    return this.#environment.write(() =>
+      this.#table.ifVersion(key, expected, () => void this.#table.remove(key)),
+    )
+  }
 }
 
 function entry(name: string, value: Uint8Array, version: number | undefined): DirectoryEntry {

@@ -318,11 +318,13 @@ export class Cluster {
       .sort((one, other) => (one.node < other.node ? -1 : 1))
   }
 
-  /** Takes no log any more; those that it has are still driven. */
+  /** Takes no log any more, and gives its logs to the others, if there are any; those that fail wait for `left`. */
   async leave(): Promise<void> {
     if (this.#state !== 'here') return
     this.#state = 'leaving'
-    await this.#announce().catch(() => {})
+    await this.#announce()
+    await this.#look()
+    await Promise.all(this.#busy.values())
   }
 
   /** Gives every log up, and takes this node's entry out. What fails is left to the lease. */

@@ -258,9 +258,9 @@ export class Engine implements Coordination {
     await store?.close().catch(() => {})
   }
 
-  /** One of many: gives its logs to the others, while it still takes what is asked. */
+  /** One of many: gives its logs to the others, while it still takes what is asked. What fails is left to `stop`. */
   async leave(): Promise<void> {
-    await this.#opened?.cluster?.leave()
+    await this.#opened?.cluster?.leave().catch(() => {})
   }
 
   /** Takes nothing more, makes durable what was taken, and closes the store. */

@@ -1,15 +1,17 @@
 /**
  * Sagas under one seed: random flows, faults at every call of the store, coordinators that die and come back, participants
  * that refuse, fail, lose, repeat and delay. Judged by what was acknowledged and by the participants' ledger. Then all is
- * healed, and each saga must end. `SIM_SEEDS=n` runs n seeds from `SIM_SEED`, which replays one.
+ * healed, and each saga must end. Every fifth seed has three nodes on one store, which are killed, frozen past their leases
+ * and cut off from each other. `SIM_SEEDS=n` runs n seeds from `SIM_SEED`, which replays one.
  */
 import { expect, test } from 'vitest'
 import type { StepRequest, StepResponse, TransactionView } from '../../src/core/api.ts'
 import { EscrowError } from '../../src/core/errors.ts'
+import { ClusterWorld, LEASE_MS, type Node } from '../engine/cluster-world.ts'
 import { seeded } from '../engine/fake-runtime.ts'
 import { answerOf } from '../engine/fake-step-outlet.ts'
 import { bytes, introduceStep, Ledger } from '../engine/saga-world.ts'
-import { type Answer, type Coordinator, World } from '../engine/world.ts'
+import type { Answer, Coordinator } from '../engine/world.ts'
 import { FlowMaker, type RandomSaga, type Way } from './saga-flows.ts'
 
 const first = Number(process.env.SIM_SEED ?? 1)
@@ -24,7 +26,9 @@ interface Local {
 }
 
 class Simulation {
-  readonly #world: World
+  readonly #world: ClusterWorld
+  /** Nodes by name; none where one coordinator has the store to itself. */
+  readonly #names: readonly string[]
   readonly #random: () => number
   readonly #sagas: RandomSaga[]
   readonly #locals: Local[] = []
@@ -38,7 +42,8 @@ class Simulation {
 
   constructor(seed: number) {
     this.#random = seeded(seed * 6_271)
-    this.#world = new World({ seed, logs: 1 + (seed % 2) })
+    this.#names = seed % 5 === 0 ? ['a:1', 'b:1', 'c:1'] : []
+    this.#world = new ClusterWorld({ seed, logs: this.#names.length === 0 ? 1 + (seed % 2) : 4 })
     const rate = (most: number): number => (this.#random() < 0.4 ? 0 : this.#random() * most)
     this.#bad = {
       store: rate(0.2),
@@ -112,22 +117,29 @@ class Simulation {
 
   #complete(): void {
     const [owed] = this.#owed.splice(Math.floor(this.#random() * this.#owed.length), 1)
-    if (owed === undefined || this.#running === undefined) return
+    const of = this.#spoken
+    if (owed === undefined || of === undefined) return
     const { request, isDone } = owed
     const { transactionId: id, executionId, attempt } = request
     const response = isDone ? answerOf(this.#ledger.do(request)) : answerOf('failed')
     const answer = this.#world.ask(
       'complete',
       { id, executionId, attempt, response },
-      { of: this.#running, timeoutMs: 2_000 },
+      { of, timeoutMs: 2_000 },
     )
     void this.#pause(3_000).then(() => {
       if (answer.response === undefined && answer.error?.retryable !== false) this.#owed.push(owed)
     })
   }
 
+  /** Whom a client talks to. */
+  get #spoken(): Coordinator | undefined {
+    const nodes = [...this.#world.nodes.values()]
+    return nodes.length === 0 ? this.#running : this.#pick(nodes)
+  }
+
   #ask(): void {
-    const of = this.#running
+    const of = this.#spoken
     if (of === undefined) return
     const options = { of, timeoutMs: 100 + this.#random() * 2_000 }
     if (this.#locals.length < 8 && this.#random() < 0.4) {
@@ -166,14 +178,43 @@ class Simulation {
   }
 
   async #start(): Promise<void> {
-    while (this.#running === undefined) {
+    const sagas = this.#sagas.map(({ definition }) => definition.program)
+    const missing = (): string | undefined => this.#names.find((name) => !this.#world.nodes.has(name))
+    while (this.#names.length === 0 ? this.#running === undefined : missing() !== undefined) {
       try {
-        this.#running = await this.#world.start({
-          sagas: this.#sagas.map(({ definition }) => definition.program),
-        })
+        const name = missing()
+        if (name === undefined) this.#running = await this.#world.start({ sagas })
+        else await this.#world.startNode(name, { sagas })
       } catch {
         await this.#world.clock.advance(100)
       }
+    }
+  }
+
+  /** A coordinator dies, or seems to. */
+  async #crash(): Promise<void> {
+    this.#note('crash')
+    if (this.#names.length > 0) return this.#crashNode(this.#pick([...this.#world.nodes.values()]))
+    // Now and then the old one lives on as a zombie.
+    if (this.#random() < 0.8) this.#running?.kill()
+    this.#running = undefined
+    await this.#start()
+  }
+
+  async #crashNode(node: Node): Promise<void> {
+    const choice = this.#random()
+    if (choice < 0.5) {
+      this.#world.killNode(node)
+      // Mostly it is back at once; otherwise the others take over.
+      if (this.#random() < 0.4) await this.#world.clock.advance(this.#random() * 2 * LEASE_MS)
+      await this.#start()
+    } else if (choice < 0.8) {
+      const thaw = node.freeze()
+      void this.#pause(this.#random() * 3 * LEASE_MS).then(thaw)
+    } else {
+      const other = this.#pick(this.#names)
+      this.#world.cut.add(`${node.name} ${other}`)
+      void this.#pause(this.#random() * LEASE_MS).then(() => this.#world.cut.delete(`${node.name} ${other}`))
     }
   }
 
@@ -188,13 +229,7 @@ class Simulation {
     this.#isCalm = false
     this.#armStore()
     for (let left = 20 + Math.floor(this.#random() * 40); left > 0; left--) {
-      if (this.#chance(this.#bad.crash)) {
-        this.#note('crash')
-        // Now and then the old one lives on as a zombie.
-        if (this.#random() < 0.8) this.#running?.kill()
-        this.#running = undefined
-        await this.#start()
-      }
+      if (this.#chance(this.#bad.crash)) await this.#crash()
       this.#ask()
       this.#disturb()
       await clock.advance(Math.floor(this.#random() ** 2 * 400))
@@ -207,7 +242,7 @@ class Simulation {
   async #heal(): Promise<void> {
     this.#note('healed')
     this.#isCalm = true
-    await this.#world.clock.advance(1_000)
+    await this.#world.clock.advance(this.#names.length > 0 ? 4 * LEASE_MS : 1_000)
     this.#running?.kill()
     this.#running = undefined
     await this.#start()

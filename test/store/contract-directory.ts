@@ -35,6 +35,19 @@ export function directoryContract(bench: StoreBench): void {
       ).toEqual(['aé'])
     })
 
+    test('takes an entry out where its version is the expected one, and begins anew', async () => {
+      const { directory } = bench.store
+      expect(await directory.remove('gone', 1)).toBe(false)
+      await directory.compareAndSet('gone', 0, Buffer.from('x'))
+      await directory.compareAndSet('gone', 1, Buffer.from('y'))
+      expect(await directory.remove('gone', 1)).toBe(false)
+      expect(await directory.remove('gone', 2)).toBe(true)
+      await bench.reopen()
+      expect(await bench.store.directory.get('gone')).toBeUndefined()
+      expect(await bench.store.directory.list('gone')).toEqual([])
+      expect(await bench.store.directory.compareAndSet('gone', 0, Buffer.from('z'))).toBe(1)
+    })
+
     test('of writers at once exactly one succeeds', async () => {
       const writes = Array.from({ length: 10 }, (_, i) =>
         bench.store.directory.compareAndSet('name', 0, Buffer.from([i])),

@@ -5,6 +5,7 @@ import { EscrowError } from '../core/errors.ts'
 import { type Command, exitCodeOf, UsageError } from './command.ts'
 import { explain } from './explain.ts'
 import { health } from './health.ts'
+import { logs, nodes } from './nodes.ts'
 import { commit, compensate, get, list, retry, rollback, skip } from './operate.ts'
 import { sagaCancel, sagaComplete, sagaSignal, sagaSlip, sagaStart } from './saga.ts'
 import { sagaDiagram, sagaList } from './saga-definitions.ts'
@@ -28,6 +29,8 @@ const COMMANDS: readonly Command[] = [
   sagaMigrate,
   sagaList,
   sagaDiagram,
+  nodes,
+  logs,
   explain,
   health,
 ]

@@ -4,6 +4,15 @@ import { type Command, parse, UsageError } from './command.ts'
 const TIMEOUT_MS = 5_000
 const ADDRESS = '127.0.0.1:7410'
 
+/** The help of the option that says where. */
+export const HTTP_HELP = `  --http-address HOST:PORT  where it speaks HTTP, default ${ADDRESS}`
+
+/** Parses that option. Throws `UsageError`. */
+export function httpAddress(given = ADDRESS): string {
+  if (/^[^\s/]+:\d{1,5}$/.test(given)) return given
+  throw new UsageError(`--http-address ${JSON.stringify(given)} is not HOST:PORT`)
+}
+
 /** `escrow health`. */
 export const health: Command = {
   name: 'health',
@@ -12,13 +21,10 @@ export const health: Command = {
 
 Asks a running coordinator whether it is ready. Ends with 0 if it is, with 3 if it is not or nobody answers.
 
-  --http-address HOST:PORT  where it speaks HTTP, default ${ADDRESS}`,
+${HTTP_HELP}`,
   async run(args) {
     const { values } = parse(args, { options: { 'http-address': { type: 'string' } } })
-    const address = values['http-address'] ?? ADDRESS
-    if (!/^[^\s/]+:\d{1,5}$/.test(address))
-      throw new UsageError(`--http-address ${JSON.stringify(address)} is not HOST:PORT`)
-    const { state, reason } = await ask(address)
+    const { state, reason } = await ask(httpAddress(values['http-address']))
     console.log(reason === '' || reason === state ? state : `${state}: ${reason}`)
     return state === 'ready' ? 0 : 3
   },

@@ -4,7 +4,7 @@ import type { ExecutionView, ListResponse, SagaView, TransactionView } from '../
 export const time = (ms: number): string => (ms === 0 ? '-' : new Date(ms).toISOString())
 
 /** Texts come from services and participants: a control character in one must not steer the terminal that shows it. */
-const shown = (text: string): string => text.replace(/\p{Cc}/gu, '?')
+export const shown = (text: string): string => text.replace(/\p{Cc}/gu, '?')
 
 /** Prints one transaction: JSON, or lines for people. */
 export function printTransaction(transaction: TransactionView, json: boolean): void {

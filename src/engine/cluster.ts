@@ -22,13 +22,13 @@ import {
   type ClusterEntries,
   decode,
   encode,
-  type LogProgress,
   type NodeEntry,
   nodeEntry,
   noteOwner,
   readCluster,
   WRITES_MAX,
 } from './cluster-entries.ts'
+import type { NodeView } from './coordination.ts'
 import { Liveness } from './liveness.ts'
 import type { Logs } from './logs.ts'
 import type { NodeInfo, Peers } from './peers.ts'
@@ -55,16 +55,6 @@ export interface ClusterParts extends ClusterOptions {
   readonly log: (level: 'info' | 'warn' | 'error', message: string) => void
 }
 
-/** A node, as this one sees it. */
-export interface NodeView {
-  readonly node: string
-  readonly state: 'here' | 'leaving' | 'silent'
-  /** Wall clock. */
-  readonly startedAtMs: number
-  readonly silentMs: number
-  readonly logs: readonly LogProgress[]
-}
-
 /** How often one looks, and announces oneself, within a lease. */
 const LOOKS_A_LEASE = 10
 const HEARTBEATS_A_LEASE = 4
@@ -80,7 +70,6 @@ export class Cluster {
   readonly #lookMs: number
   readonly #liveness: Liveness
   readonly #startedAtMs: number
-  readonly #sinceMs = new Map<number, number>()
   /** Logs that are being taken or given up. */
   readonly #busy = new Map<number, Promise<void>>()
   #entries: ClusterEntries = { nodes: new Map(), owners: new Map(), namesVersion: -1 }
@@ -132,7 +121,7 @@ export class Cluster {
 
   /** Writes this node's entry, over that of an earlier process with its name; gives way to a later one. */
   async #announce(): Promise<void> {
-    const { directory, leaseMs, runtime } = this.#parts
+    const { directory, leaseMs, runtime, logs } = this.#parts
     const state = this.#state === 'here' ? 'here' : 'leaving'
     const { incarnation } = this.#me
     const name = nodeEntry(this.#me.node)
@@ -141,7 +130,7 @@ export class Cluster {
       state,
       startedAtMs: this.#startedAtMs,
       leaseMs,
-      logs: this.progress(),
+      logs: logs.progress(),
     }
     for (let attempt = 1; attempt <= WRITES_MAX; attempt++) {
       const begunAtMs = runtime.monotonic()
@@ -217,11 +206,12 @@ export class Cluster {
       if (this.#busy.has(log)) continue
       const entry = this.#entries.owners.get(log)
       const driver = logs.at(log)
+      const epoch = driver?.progress.epoch ?? 0
       const isFirst = first[log] === this.#me.node && this.#state === 'here'
       if (driver !== undefined) {
-        if (entry !== undefined && entry.epoch > driver.epoch) driver.stop(takenOver(log, entry.node))
+        if (entry !== undefined && entry.epoch > epoch) driver.stop(takenOver(log, entry.node))
         else if (!isFirst && first.length > 0) this.#run(log, () => this.#giveUp(log))
-        else if (entry?.epoch !== driver.epoch) this.#run(log, () => this.#note(log, this.#me, driver.epoch))
+        else if (entry?.epoch !== epoch) this.#run(log, () => this.#note(log, this.#me, epoch))
       } else if (isFirst && (entry === undefined || isMe(entry, this.#me) || !this.#has(entry))) {
         if (this.#busy.size < TAKEN_AT_ONCE_MAX) this.#run(log, () => this.#take(log))
       } else if (entry !== undefined && isMe(entry, this.#me)) {
@@ -243,17 +233,16 @@ export class Cluster {
   }
 
   async #take(log: number): Promise<void> {
-    const { logs, runtime, onLogs } = this.#parts
+    const { logs, onLogs } = this.#parts
     const epoch = await logs.claim(log)
     if (logs.at(log) === undefined) return
-    this.#sinceMs.set(log, runtime.now())
     onLogs()
     await this.#note(log, this.#me, epoch)
   }
 
   async #giveUp(log: number): Promise<void> {
     const { logs, onLogs } = this.#parts
-    const epoch = logs.at(log)?.epoch ?? 0
+    const epoch = logs.at(log)?.progress.epoch ?? 0
     await logs.giveUp(log)
     onLogs()
     await this.#note(log, NOBODY, epoch)
@@ -291,15 +280,6 @@ export class Cluster {
     return entry !== undefined && decode<NodeEntry>(entry).incarnation === node.incarnation
   }
 
-  /** How far the logs are that are driven here. */
-  progress(): readonly LogProgress[] {
-    return Array.from(this.#parts.logs.driven(), ([log, driver]) => ({
-      log,
-      sinceMs: this.#sinceMs.get(log) ?? 0,
-      ...driver.progress,
-    }))
-  }
-
   /** All nodes, by name, this one as it is now. */
   nodes(): readonly NodeView[] {
     return [...this.#entries.nodes]
@@ -312,7 +292,7 @@ export class Cluster {
           state: this.#lives(node, value) ? state : 'silent',
           startedAtMs,
           silentMs,
-          logs: isMe ? this.progress() : logs,
+          logs: isMe ? this.#parts.logs.progress() : logs,
         }
       })
       .sort((one, other) => (one.node < other.node ? -1 : 1))
@@ -335,7 +315,7 @@ export class Cluster {
     await Promise.all(this.#busy.values())
     if (wasOver) return
     const { directory, logs, peers } = this.#parts
-    const driven = Array.from(logs.driven(), ([log, { epoch }]) => ({ log, epoch }))
+    const driven = logs.progress()
     await Promise.all(
       driven.map(async ({ log, epoch }) => {
         await logs.giveUp(log)

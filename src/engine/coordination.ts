@@ -3,7 +3,7 @@ import type { Operation, OperationRequest, Operations, Registration } from '../c
 import type { Limits } from '../core/envelope.ts'
 import type { EscrowError } from '../core/errors.ts'
 import type { Namespace } from '../core/ids.ts'
-import type { NodeView } from './cluster.ts'
+import type { LogProgress } from './cluster-entries.ts'
 import type { NodeInfo } from './peers.ts'
 
 /** The end of a request: an error, or the response of its operation. Called exactly once, later than the request. */
@@ -27,6 +27,25 @@ export interface OpenedSession {
   readonly routings: readonly string[]
 }
 
+/** A node, as this one sees it. */
+export interface NodeView {
+  /** Empty for one that has the store to itself. */
+  readonly node: string
+  readonly state: 'here' | 'leaving' | 'silent'
+  /** Wall clock. */
+  readonly startedAtMs: number
+  readonly silentMs: number
+  readonly logs: readonly LogProgress[]
+}
+
+/** Who shares a store. */
+export interface ClusterView {
+  /** By name. */
+  readonly nodes: readonly NodeView[]
+  /** How many logs the store has. */
+  readonly logs: number
+}
+
 /** The engine, as seen from the network. */
 export interface Coordination {
   readonly limits: Limits
@@ -39,8 +58,8 @@ export interface Coordination {
   openSession(): OpenedSession
   /** Calls back whenever other routing parts than before are best: this node took over logs, or gave some up. */
   onRoutings(callback: (routings: readonly string[]) => void): void
-  /** The nodes that share the store, as this one sees them, itself included. */
-  nodes(): readonly NodeView[]
+  /** The nodes that share the store, as this one sees them, itself included. Throws `storeUnavailable`, `shuttingDown`. */
+  nodes(): ClusterView
   /** Whether a node of this name and incarnation is one of this cluster, by the store's directory. */
   isNode(node: NodeInfo): Promise<boolean>
   /** `starting` while logs are claimed and recovered, `ready`, `degraded` with a reason (the store is away), `draining`. */

@@ -7,8 +7,15 @@ import type { SagaLimits } from '../core/saga/decision.ts'
 import type { SagaProgram } from '../core/saga/program.ts'
 import type { Store } from '../store/store.ts'
 import { DEFAULT_BOUNDS, type LogBounds } from './bounds.ts'
-import { Cluster, type ClusterOptions, type NodeView } from './cluster.ts'
-import type { Coordination, OpenedSession, Reply, RequestOptions } from './coordination.ts'
+import { Cluster, type ClusterOptions } from './cluster.ts'
+import type {
+  ClusterView,
+  Coordination,
+  NodeView,
+  OpenedSession,
+  Reply,
+  RequestOptions,
+} from './coordination.ts'
 import { Degradation } from './degradation.ts'
 import { Door } from './door.ts'
 import { ParticipantGates, type ParticipantLimits } from './gates.ts'
@@ -81,12 +88,14 @@ export class Engine implements Coordination {
   /** A log stopped while the store was being opened: it is opened once more. */
   #isReopenNeeded = false
   #cancelSweep: () => void = () => {}
+  readonly #startedAtMs: number
   #onRoutings: (routings: readonly string[]) => void = () => {}
   #reading: Promise<void> | undefined
 
   constructor(options: EngineOptions) {
     this.#options = options
     this.limits = options.limits
+    this.#startedAtMs = options.runtime.now()
     const { cluster } = options
     this.#bounds = {
       ...DEFAULT_BOUNDS,
@@ -290,8 +299,17 @@ export class Engine implements Coordination {
     this.#onRoutings = callback
   }
 
-  nodes(): readonly NodeView[] {
-    return this.#opened?.cluster?.nodes() ?? []
+  nodes(): ClusterView {
+    const { cluster, logs } = this.#ready()
+    if (cluster !== undefined) return { nodes: cluster.nodes(), logs: logs.count }
+    const alone: NodeView = {
+      node: '',
+      state: 'here',
+      startedAtMs: this.#startedAtMs,
+      silentMs: 0,
+      logs: logs.progress(),
+    }
+    return { nodes: [alone], logs: logs.count }
   }
 
   async isNode(node: NodeInfo): Promise<boolean> {

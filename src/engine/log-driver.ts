@@ -172,16 +172,14 @@ export class LogDriver {
     return this.#stopped !== undefined
   }
 
-  /** The epoch of its claim. */
-  get epoch(): number {
-    return this.#options.handle.claimed.epoch
-  }
-
   /** How far it is. */
-  get progress(): Omit<LogProgress, 'log' | 'sinceMs'> {
-    const { epoch, outagesMs } = this
+  get progress(): LogProgress {
+    const { outagesMs } = this
+    const { log, claimed } = this.#options.handle
     const { checkpointed, asOfMs } = this.#checkpointer
-    return { epoch, head: this.#appender.durable, checkpointed, asOfMs, outagesMs }
+    const { epoch } = claimed
+    const sinceMs = this.#time.beganAtMs
+    return { log, epoch, sinceMs, head: this.#appender.durable, checkpointed, asOfMs, outagesMs }
   }
 
   /** Takes nothing new, lets what is under way end for a moment, and gives the log up. */

@@ -2,6 +2,7 @@ import { EscrowError } from '../core/errors.ts'
 import { type ExecutionId, type Namespace, SLOTS, slotOf } from '../core/ids.ts'
 import type { LogHandle } from '../store/log.ts'
 import type { Store } from '../store/store.ts'
+import type { LogProgress } from './cluster-entries.ts'
 import { LogDriver } from './log-driver.ts'
 import type { LogDriverOptions } from './log-driver-options.ts'
 import { ExecutionMinting } from './minting.ts'
@@ -51,6 +52,11 @@ export class Logs {
   /** Those that are driven here, by number. */
   *driven(): Generator<[number, LogDriver]> {
     for (const [at, driver] of this.#drivers.entries()) if (driver !== undefined) yield [at, driver]
+  }
+
+  /** How far those are. */
+  progress(): readonly LogProgress[] {
+    return Array.from(this.driven(), ([, driver]) => driver.progress)
   }
 
   /** Mints the id of an execution. Only where some log was claimed. */

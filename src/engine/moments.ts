@@ -21,6 +21,8 @@ const STANDS_STILL_AFTER_MS = 15_000
  */
 export class LogTime {
   readonly #runtime: Runtime
+  /** Wall clock: when this claim of the log began. */
+  readonly beganAtMs: number
   #exactWallMs: number
   #wallMs: number
   #monotonicMs: number
@@ -30,6 +32,7 @@ export class LogTime {
 
   constructor(runtime: Runtime, lastStored: LogClock) {
     this.#runtime = runtime
+    this.beganAtMs = runtime.now()
     this.#exactWallMs = Math.max(runtime.now(), lastStored.wallMs)
     this.#wallMs = Math.floor(this.#exactWallMs)
     this.#monotonicMs = runtime.monotonic()

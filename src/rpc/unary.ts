@@ -5,7 +5,7 @@ import type { TraceContext } from '../core/envelope.ts'
 import { EscrowError } from '../core/errors.ts'
 import { parseName, parseNamespace } from '../core/ids.ts'
 import { parseListenerUrl } from '../core/listener-url.ts'
-import type { Coordination } from '../engine/coordination.ts'
+import type { ClusterView, Coordination } from '../engine/coordination.ts'
 import {
   OPERATION_SCHEMAS,
   registrationFromProto,
@@ -14,6 +14,8 @@ import {
 } from '../wire/convert.ts'
 import {
   CoordinatorService,
+  ListNodesResponseSchema,
+  NodeState,
   type RegisterRequest,
   RegisterResponseSchema,
 } from '../wire/gen/escrow/v1/coordinator_pb.ts'
@@ -115,9 +117,15 @@ export function unaryMethods(options: UnaryOptions): ReadonlyMap<string, UnaryMe
       }),
   }
 
+  const listNodes: UnaryMethod = {
+    desc: COORDINATOR_SERVICE.method.listNodes,
+    path: pathOf(COORDINATOR_SERVICE.method.listNodes),
+    call: () => admit(async () => clusterToProto(coordination.nodes())),
+  }
+
   const operations = Object.keys(OPERATION_SCHEMAS) as Operation[]
   const methods = operations.map((op) => operation(op, methodOf(op)))
-  return new Map([...methods, register].map((method) => [method.path, method]))
+  return new Map([...methods, register, listNodes].map((method) => [method.path, method]))
 }
 
 /** The refusal of a request over its limit; `bytes` is what is known of its size. */
@@ -164,6 +172,28 @@ function withTrace<Request extends PrepareRequest | StartRequest>(
   const own = request.trace
   const hasOwn = own !== undefined && (own.traceparent !== '' || own.baggage !== '')
   return hasOwn ? request : { ...request, trace }
+}
+
+const STATES = { here: NodeState.HERE, leaving: NodeState.LEAVING, silent: NodeState.SILENT }
+
+function clusterToProto({ nodes, logs }: ClusterView): AnyMessage {
+  return create(ListNodesResponseSchema, {
+    logs,
+    nodes: nodes.map(({ node, state, startedAtMs, silentMs, logs: had }) => ({
+      node,
+      state: STATES[state],
+      startedAtMs: BigInt(startedAtMs),
+      silentMs: BigInt(Math.round(silentMs)),
+      logs: had.map(({ log, epoch, sinceMs, head, checkpointed, asOfMs }) => ({
+        log,
+        epoch: BigInt(epoch),
+        sinceMs: BigInt(sinceMs),
+        head: BigInt(head),
+        checkpointed: BigInt(checkpointed),
+        asOfMs: BigInt(asOfMs),
+      })),
+    })),
+  })
 }
 
 async function registerService(coordination: Coordination, message: RegisterRequest): Promise<void> {

@@ -55,6 +55,23 @@ async function post({ http }: Served, method: string, body: unknown): Promise<Re
 }
 
 describe('the command line', () => {
+  test('shows who has which log, and what to do where nobody answers', async () => {
+    const served = await serve()
+    const where = ['--http-address', served.http]
+    const { code, out } = await escrow(['nodes', ...where])
+    expect(code).toBe(0)
+    expect(out).toMatch(/^NODE +STATE +STARTED +SILENT FOR +LOGS\n\(alone\) +here +\S+Z +0\.0 s +1 of 1\n$/)
+    const logs = await escrow(['logs', ...where])
+    expect(logs.out).toMatch(/^LOG .*\n0 +\(alone\) +\S+Z +1 +0 +0 \(0 behind\)/)
+    const json = JSON.parse((await escrow(['logs', ...where, '--json'])).out)
+    expect(json).toMatchObject({ logs: 1, nodes: [{ state: 'NODE_STATE_HERE', logs: [{ epoch: '1' }] }] })
+    served.process.child.kill('SIGKILL')
+    await served.process.ended
+    const nobody = await escrow(['logs', ...where])
+    expect(nobody).toMatchObject({ code: 3 })
+    expect(nobody.err).toContain(`no coordinator answers at http://${served.http}`)
+  })
+
   test('tells its version and its help', async () => {
     expect(await escrow(['--version'])).toMatchObject({ code: 0, out: `${version}\n`, err: '' })
     const { code, out } = await escrow(['--help'])

@@ -55,7 +55,7 @@ export class ClusterWorld extends World {
   owned(): Record<string, number[]> {
     const owned: Record<string, number[]> = {}
     for (const [name, { engine }] of this.nodes) {
-      const view = engine.nodes().find(({ node }) => node === name)
+      const view = engine.nodes().nodes.find(({ node }) => node === name)
       owned[name] = (view?.logs ?? []).map(({ log }) => log)
     }
     return owned

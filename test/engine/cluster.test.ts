@@ -111,7 +111,7 @@ describe('a cluster', () => {
     await world.balanced()
     expect(world.clock.monotonic() - at).toBeLessThan(LEASE_MS / 2)
     const [last] = [...world.nodes.values()]
-    expect(last?.engine.nodes().map(({ node }) => node)).toEqual(['b:1'])
+    expect(last?.engine.nodes().nodes.map(({ node }) => node)).toEqual(['b:1'])
   })
 
   test('a node that comes back under its name needs no lease to pass', async () => {
@@ -181,7 +181,7 @@ describe('a cluster', () => {
   })
 
   test('the store away for two hours: nobody is taken for dead, and every log is where it was', async () => {
-    const world = await openCluster(['a:1', 'b:1'])
+    const world = await openCluster(['a:1', 'b:1'], 4)
     const before = world.owned()
     const epochs = world.disk.logs.map(({ row }) => row.epoch)
     let isAway = true

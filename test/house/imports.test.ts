@@ -92,8 +92,9 @@ const table: Readonly<Record<string, Part>> = {
   },
   cli: {
     files: /^cli\//,
-    parts: ['core', 'config', 'runtime', 'coordinator', 'participant'],
-    packages: ['node:*'],
+    // The wire for what is asked over HTTP, whose JSON is that of the protos.
+    parts: ['core', 'config', 'runtime', 'coordinator', 'participant', 'wire'],
+    packages: ['@bufbuild/protobuf', 'node:*'],
   },
 }
 

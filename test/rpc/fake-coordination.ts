@@ -1,7 +1,7 @@
 import type { Operation, OperationRequest, Operations, Registration } from '../../src/core/api.ts'
 import { DEFAULT_LIMITS, NO_TRACE } from '../../src/core/envelope.ts'
 import { EscrowError } from '../../src/core/errors.ts'
-import type { Coordination, Reply, RequestOptions } from '../../src/engine/coordination.ts'
+import type { ClusterView, Coordination, Reply, RequestOptions } from '../../src/engine/coordination.ts'
 
 type Responses = { readonly [Op in Operation]: Operations[Op]['response'] }
 
@@ -75,8 +75,8 @@ export class FakeCoordination implements Coordination {
 
   onRoutings(): void {}
 
-  nodes(): never[] {
-    return []
+  nodes(): ClusterView {
+    return { nodes: [], logs: 1 }
   }
 
   async isNode(): Promise<boolean> {

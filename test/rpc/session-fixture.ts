@@ -3,7 +3,13 @@ import type { Operation, OperationRequest, Operations, Registration } from '../.
 import { DEFAULT_LIMITS, type Limits, NO_TRACE } from '../../src/core/envelope.ts'
 import { EscrowError } from '../../src/core/errors.ts'
 import type { Destination, Namespace } from '../../src/core/ids.ts'
-import type { Coordination, OpenedSession, Reply, RequestOptions } from '../../src/engine/coordination.ts'
+import type {
+  ClusterView,
+  Coordination,
+  OpenedSession,
+  Reply,
+  RequestOptions,
+} from '../../src/engine/coordination.ts'
 import type { CheckBackOutcome, DeliveryOutcome } from '../../src/engine/outlet.ts'
 import { GrpcServer } from '../../src/rpc/grpc-server.ts'
 import { Participants } from '../../src/rpc/participants.ts'
@@ -52,8 +58,8 @@ export class HeldCoordination implements Coordination {
 
   onRoutings(): void {}
 
-  nodes(): never[] {
-    return []
+  nodes(): ClusterView {
+    return { nodes: [], logs: 1 }
   }
 
   async isNode(): Promise<boolean> {

@@ -2,19 +2,19 @@
 // @generated from file escrow/v1/coordinator.proto (package escrow.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { StepResponse } from "./participant_pb.ts";
 import { file_escrow_v1_participant } from "./participant_pb.ts";
 import type { CheckBackPolicy, FixedBody, HalfMessage, RetryPolicy, TraceContext, Transaction, TransactionKind, TransactionStatus } from "./transaction_pb.ts";
 import { file_escrow_v1_transaction } from "./transaction_pb.ts";
-import type { Message } from "@bufbuild/protobuf";
+import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file escrow/v1/coordinator.proto.
  */
 export const file_escrow_v1_coordinator: GenFile = /*@__PURE__*/
-  fileDesc("Chtlc2Nyb3cvdjEvY29vcmRpbmF0b3IucHJvdG8SCWVzY3Jvdy52MSKUAgoOUHJlcGFyZVJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEg8KB2NoZWNrZXIYAyABKAkSFAoMb3JkZXJpbmdfa2V5GAQgASgJEigKCG1lc3NhZ2VzGAUgAygLMhYuZXNjcm93LnYxLkhhbGZNZXNzYWdlEi4KCmNoZWNrX2JhY2sYBiABKAsyGi5lc2Nyb3cudjEuQ2hlY2tCYWNrUG9saWN5EiUKBXJldHJ5GAcgASgLMhYuZXNjcm93LnYxLlJldHJ5UG9saWN5EhMKC2RhdGFiYXNlX2lkGAggASgJEiYKBXRyYWNlGAkgASgLMhcuZXNjcm93LnYxLlRyYWNlQ29udGV4dCJhCg9QcmVwYXJlUmVzcG9uc2USCgoCaWQYASABKAkSFAoMZXhlY3V0aW9uX2lkGAIgASgJEiwKBnN0YXR1cxgDIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyJUCg1Db21taXRSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIKCgJpZBgCIAEoCRIkCgZib2RpZXMYAyADKAsyFC5lc2Nyb3cudjEuRml4ZWRCb2R5Ij4KDkNvbW1pdFJlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyJACg9Sb2xsYmFja1JlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEg4KBnJlYXNvbhgDIAEoCSJAChBSb2xsYmFja1Jlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyI4ChdSZXF1ZXN0Q2hlY2tCYWNrUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkiSAoYUmVxdWVzdENoZWNrQmFja1Jlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyIrCgpHZXRSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIKCgJpZBgCIAEoCSI6CgtHZXRSZXNwb25zZRIrCgt0cmFuc2FjdGlvbhgBIAEoCzIWLmVzY3Jvdy52MS5UcmFuc2FjdGlvbiKeAgoLTGlzdFJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEi4KCHN0YXR1c2VzGAIgAygOMhwuZXNjcm93LnYxLlRyYW5zYWN0aW9uU3RhdHVzEg0KBWxpbWl0GAMgASgNEhIKCnBhZ2VfdG9rZW4YBCABKAkSKAoEa2luZBgFIAEoDjIaLmVzY3Jvdy52MS5UcmFuc2FjdGlvbktpbmQSDAoEc2FnYRgGIAEoCRIUCgxidXNpbmVzc19rZXkYByABKAkSLgoEdGFncxgIIAMoCzIgLmVzY3Jvdy52MS5MaXN0UmVxdWVzdC5UYWdzRW50cnkaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiZwoMTGlzdFJlc3BvbnNlEiwKDHRyYW5zYWN0aW9ucxgBIAMoCzIWLmVzY3Jvdy52MS5UcmFuc2FjdGlvbhIQCghhc19vZl9tcxgCIAEoAxIXCg9uZXh0X3BhZ2VfdG9rZW4YAyABKAkiLAoLV2FpdFJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJIjsKDFdhaXRSZXNwb25zZRIrCgt0cmFuc2FjdGlvbhgBIAEoCzIWLmVzY3Jvdy52MS5UcmFuc2FjdGlvbiJmCgxSZXRyeVJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEhQKDGV4ZWN1dGlvbl9pZBgDIAEoCRIhChlhY2NlcHRfcG9zc2libGVfZHVwbGljYXRlGAQgASgIIj0KDVJldHJ5UmVzcG9uc2USLAoGc3RhdHVzGAEgASgOMhwuZXNjcm93LnYxLlRyYW5zYWN0aW9uU3RhdHVzIkIKC1NraXBSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIKCgJpZBgCIAEoCRIUCgxleGVjdXRpb25faWQYAyABKAkiPAoMU2tpcFJlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyJIChFDb21wZW5zYXRlUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkSFAoMZXhlY3V0aW9uX2lkGAMgASgJIkIKEkNvbXBlbnNhdGVSZXNwb25zZRIsCgZzdGF0dXMYASABKA4yHC5lc2Nyb3cudjEuVHJhbnNhY3Rpb25TdGF0dXMiigEKD1JlZ2lzdGVyUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSDwoHc2VydmljZRgCIAEoCRILCgN1cmwYAyABKAkSEAoIaGFuZGxlcnMYBCADKAkSEAoIY2hlY2tlcnMYBSADKAkSEwoLZGF0YWJhc2VfaWQYBiABKAkSDQoFc3RlcHMYByADKAkiEgoQUmVnaXN0ZXJSZXNwb25zZSK3AgoQU3RhcnRTYWdhUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkSDAoEc2FnYRgDIAEoCRIPCgd2ZXJzaW9uGAQgASgNEgwKBHNsaXAYBSABKAwSDQoFaW5wdXQYBiABKAwSFAoMb3JkZXJpbmdfa2V5GAcgASgJEhQKDGJ1c2luZXNzX2tleRgIIAEoCRIzCgR0YWdzGAkgAygLMiUuZXNjcm93LnYxLlN0YXJ0U2FnYVJlcXVlc3QuVGFnc0VudHJ5EhIKCnRpbWVvdXRfbXMYCiABKAMSJgoFdHJhY2UYCyABKAsyFy5lc2Nyb3cudjEuVHJhY2VDb250ZXh0GisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBInQKEVN0YXJ0U2FnYVJlc3BvbnNlEgoKAmlkGAEgASgJEhQKDGV4ZWN1dGlvbl9pZBgCIAEoCRIsCgZzdGF0dXMYAyABKA4yHC5lc2Nyb3cudjEuVHJhbnNhY3Rpb25TdGF0dXMSDwoHdmVyc2lvbhgEIAEoDSJmChFTaWduYWxTYWdhUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkSDgoGc2lnbmFsGAMgASgJEg8KB3BheWxvYWQYBCABKAwSEQoJc2lnbmFsX2lkGAUgASgJIkIKElNpZ25hbFNhZ2FSZXNwb25zZRIsCgZzdGF0dXMYASABKA4yHC5lc2Nyb3cudjEuVHJhbnNhY3Rpb25TdGF0dXMiQgoRQ2FuY2VsU2FnYVJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEg4KBnJlYXNvbhgDIAEoCSJCChJDYW5jZWxTYWdhUmVzcG9uc2USLAoGc3RhdHVzGAEgASgOMhwuZXNjcm93LnYxLlRyYW5zYWN0aW9uU3RhdHVzIoYBChNDb21wbGV0ZVN0ZXBSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIKCgJpZBgCIAEoCRIUCgxleGVjdXRpb25faWQYAyABKAkSKQoIcmVzcG9uc2UYBCABKAsyFy5lc2Nyb3cudjEuU3RlcFJlc3BvbnNlEg8KB2F0dGVtcHQYBSABKA0iRAoUQ29tcGxldGVTdGVwUmVzcG9uc2USLAoGc3RhdHVzGAEgASgOMhwuZXNjcm93LnYxLlRyYW5zYWN0aW9uU3RhdHVzIkcKEk1pZ3JhdGVTYWdhUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkSEgoKdG9fdmVyc2lvbhgDIAEoDSJDChNNaWdyYXRlU2FnYVJlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1czLhCAoSQ29vcmRpbmF0b3JTZXJ2aWNlEkAKB1ByZXBhcmUSGS5lc2Nyb3cudjEuUHJlcGFyZVJlcXVlc3QaGi5lc2Nyb3cudjEuUHJlcGFyZVJlc3BvbnNlEj0KBkNvbW1pdBIYLmVzY3Jvdy52MS5Db21taXRSZXF1ZXN0GhkuZXNjcm93LnYxLkNvbW1pdFJlc3BvbnNlEkMKCFJvbGxiYWNrEhouZXNjcm93LnYxLlJvbGxiYWNrUmVxdWVzdBobLmVzY3Jvdy52MS5Sb2xsYmFja1Jlc3BvbnNlElsKEFJlcXVlc3RDaGVja0JhY2sSIi5lc2Nyb3cudjEuUmVxdWVzdENoZWNrQmFja1JlcXVlc3QaIy5lc2Nyb3cudjEuUmVxdWVzdENoZWNrQmFja1Jlc3BvbnNlEjQKA0dldBIVLmVzY3Jvdy52MS5HZXRSZXF1ZXN0GhYuZXNjcm93LnYxLkdldFJlc3BvbnNlEjcKBExpc3QSFi5lc2Nyb3cudjEuTGlzdFJlcXVlc3QaFy5lc2Nyb3cudjEuTGlzdFJlc3BvbnNlEjcKBFdhaXQSFi5lc2Nyb3cudjEuV2FpdFJlcXVlc3QaFy5lc2Nyb3cudjEuV2FpdFJlc3BvbnNlEjoKBVJldHJ5EhcuZXNjcm93LnYxLlJldHJ5UmVxdWVzdBoYLmVzY3Jvdy52MS5SZXRyeVJlc3BvbnNlEjcKBFNraXASFi5lc2Nyb3cudjEuU2tpcFJlcXVlc3QaFy5lc2Nyb3cudjEuU2tpcFJlc3BvbnNlEkkKCkNvbXBlbnNhdGUSHC5lc2Nyb3cudjEuQ29tcGVuc2F0ZVJlcXVlc3QaHS5lc2Nyb3cudjEuQ29tcGVuc2F0ZVJlc3BvbnNlEkMKCFJlZ2lzdGVyEhouZXNjcm93LnYxLlJlZ2lzdGVyUmVxdWVzdBobLmVzY3Jvdy52MS5SZWdpc3RlclJlc3BvbnNlEkYKCVN0YXJ0U2FnYRIbLmVzY3Jvdy52MS5TdGFydFNhZ2FSZXF1ZXN0GhwuZXNjcm93LnYxLlN0YXJ0U2FnYVJlc3BvbnNlEkkKClNpZ25hbFNhZ2ESHC5lc2Nyb3cudjEuU2lnbmFsU2FnYVJlcXVlc3QaHS5lc2Nyb3cudjEuU2lnbmFsU2FnYVJlc3BvbnNlEkkKCkNhbmNlbFNhZ2ESHC5lc2Nyb3cudjEuQ2FuY2VsU2FnYVJlcXVlc3QaHS5lc2Nyb3cudjEuQ2FuY2VsU2FnYVJlc3BvbnNlEk8KDENvbXBsZXRlU3RlcBIeLmVzY3Jvdy52MS5Db21wbGV0ZVN0ZXBSZXF1ZXN0Gh8uZXNjcm93LnYxLkNvbXBsZXRlU3RlcFJlc3BvbnNlEkwKC01pZ3JhdGVTYWdhEh0uZXNjcm93LnYxLk1pZ3JhdGVTYWdhUmVxdWVzdBoeLmVzY3Jvdy52MS5NaWdyYXRlU2FnYVJlc3BvbnNlYgZwcm90bzM", [file_escrow_v1_participant, file_escrow_v1_transaction]);
+  fileDesc("Chtlc2Nyb3cvdjEvY29vcmRpbmF0b3IucHJvdG8SCWVzY3Jvdy52MSKUAgoOUHJlcGFyZVJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEg8KB2NoZWNrZXIYAyABKAkSFAoMb3JkZXJpbmdfa2V5GAQgASgJEigKCG1lc3NhZ2VzGAUgAygLMhYuZXNjcm93LnYxLkhhbGZNZXNzYWdlEi4KCmNoZWNrX2JhY2sYBiABKAsyGi5lc2Nyb3cudjEuQ2hlY2tCYWNrUG9saWN5EiUKBXJldHJ5GAcgASgLMhYuZXNjcm93LnYxLlJldHJ5UG9saWN5EhMKC2RhdGFiYXNlX2lkGAggASgJEiYKBXRyYWNlGAkgASgLMhcuZXNjcm93LnYxLlRyYWNlQ29udGV4dCJhCg9QcmVwYXJlUmVzcG9uc2USCgoCaWQYASABKAkSFAoMZXhlY3V0aW9uX2lkGAIgASgJEiwKBnN0YXR1cxgDIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyJUCg1Db21taXRSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIKCgJpZBgCIAEoCRIkCgZib2RpZXMYAyADKAsyFC5lc2Nyb3cudjEuRml4ZWRCb2R5Ij4KDkNvbW1pdFJlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyJACg9Sb2xsYmFja1JlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEg4KBnJlYXNvbhgDIAEoCSJAChBSb2xsYmFja1Jlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyI4ChdSZXF1ZXN0Q2hlY2tCYWNrUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkiSAoYUmVxdWVzdENoZWNrQmFja1Jlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyIrCgpHZXRSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIKCgJpZBgCIAEoCSI6CgtHZXRSZXNwb25zZRIrCgt0cmFuc2FjdGlvbhgBIAEoCzIWLmVzY3Jvdy52MS5UcmFuc2FjdGlvbiKeAgoLTGlzdFJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEi4KCHN0YXR1c2VzGAIgAygOMhwuZXNjcm93LnYxLlRyYW5zYWN0aW9uU3RhdHVzEg0KBWxpbWl0GAMgASgNEhIKCnBhZ2VfdG9rZW4YBCABKAkSKAoEa2luZBgFIAEoDjIaLmVzY3Jvdy52MS5UcmFuc2FjdGlvbktpbmQSDAoEc2FnYRgGIAEoCRIUCgxidXNpbmVzc19rZXkYByABKAkSLgoEdGFncxgIIAMoCzIgLmVzY3Jvdy52MS5MaXN0UmVxdWVzdC5UYWdzRW50cnkaKwoJVGFnc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiZwoMTGlzdFJlc3BvbnNlEiwKDHRyYW5zYWN0aW9ucxgBIAMoCzIWLmVzY3Jvdy52MS5UcmFuc2FjdGlvbhIQCghhc19vZl9tcxgCIAEoAxIXCg9uZXh0X3BhZ2VfdG9rZW4YAyABKAkiLAoLV2FpdFJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJIjsKDFdhaXRSZXNwb25zZRIrCgt0cmFuc2FjdGlvbhgBIAEoCzIWLmVzY3Jvdy52MS5UcmFuc2FjdGlvbiJmCgxSZXRyeVJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEhQKDGV4ZWN1dGlvbl9pZBgDIAEoCRIhChlhY2NlcHRfcG9zc2libGVfZHVwbGljYXRlGAQgASgIIj0KDVJldHJ5UmVzcG9uc2USLAoGc3RhdHVzGAEgASgOMhwuZXNjcm93LnYxLlRyYW5zYWN0aW9uU3RhdHVzIkIKC1NraXBSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIKCgJpZBgCIAEoCRIUCgxleGVjdXRpb25faWQYAyABKAkiPAoMU2tpcFJlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyJIChFDb21wZW5zYXRlUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkSFAoMZXhlY3V0aW9uX2lkGAMgASgJIkIKEkNvbXBlbnNhdGVSZXNwb25zZRIsCgZzdGF0dXMYASABKA4yHC5lc2Nyb3cudjEuVHJhbnNhY3Rpb25TdGF0dXMiigEKD1JlZ2lzdGVyUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSDwoHc2VydmljZRgCIAEoCRILCgN1cmwYAyABKAkSEAoIaGFuZGxlcnMYBCADKAkSEAoIY2hlY2tlcnMYBSADKAkSEwoLZGF0YWJhc2VfaWQYBiABKAkSDQoFc3RlcHMYByADKAkiEgoQUmVnaXN0ZXJSZXNwb25zZSK3AgoQU3RhcnRTYWdhUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkSDAoEc2FnYRgDIAEoCRIPCgd2ZXJzaW9uGAQgASgNEgwKBHNsaXAYBSABKAwSDQoFaW5wdXQYBiABKAwSFAoMb3JkZXJpbmdfa2V5GAcgASgJEhQKDGJ1c2luZXNzX2tleRgIIAEoCRIzCgR0YWdzGAkgAygLMiUuZXNjcm93LnYxLlN0YXJ0U2FnYVJlcXVlc3QuVGFnc0VudHJ5EhIKCnRpbWVvdXRfbXMYCiABKAMSJgoFdHJhY2UYCyABKAsyFy5lc2Nyb3cudjEuVHJhY2VDb250ZXh0GisKCVRhZ3NFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBInQKEVN0YXJ0U2FnYVJlc3BvbnNlEgoKAmlkGAEgASgJEhQKDGV4ZWN1dGlvbl9pZBgCIAEoCRIsCgZzdGF0dXMYAyABKA4yHC5lc2Nyb3cudjEuVHJhbnNhY3Rpb25TdGF0dXMSDwoHdmVyc2lvbhgEIAEoDSJmChFTaWduYWxTYWdhUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkSDgoGc2lnbmFsGAMgASgJEg8KB3BheWxvYWQYBCABKAwSEQoJc2lnbmFsX2lkGAUgASgJIkIKElNpZ25hbFNhZ2FSZXNwb25zZRIsCgZzdGF0dXMYASABKA4yHC5lc2Nyb3cudjEuVHJhbnNhY3Rpb25TdGF0dXMiQgoRQ2FuY2VsU2FnYVJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEgoKAmlkGAIgASgJEg4KBnJlYXNvbhgDIAEoCSJCChJDYW5jZWxTYWdhUmVzcG9uc2USLAoGc3RhdHVzGAEgASgOMhwuZXNjcm93LnYxLlRyYW5zYWN0aW9uU3RhdHVzIoYBChNDb21wbGV0ZVN0ZXBSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIKCgJpZBgCIAEoCRIUCgxleGVjdXRpb25faWQYAyABKAkSKQoIcmVzcG9uc2UYBCABKAsyFy5lc2Nyb3cudjEuU3RlcFJlc3BvbnNlEg8KB2F0dGVtcHQYBSABKA0iRAoUQ29tcGxldGVTdGVwUmVzcG9uc2USLAoGc3RhdHVzGAEgASgOMhwuZXNjcm93LnYxLlRyYW5zYWN0aW9uU3RhdHVzIkcKEk1pZ3JhdGVTYWdhUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSCgoCaWQYAiABKAkSEgoKdG9fdmVyc2lvbhgDIAEoDSJDChNNaWdyYXRlU2FnYVJlc3BvbnNlEiwKBnN0YXR1cxgBIAEoDjIcLmVzY3Jvdy52MS5UcmFuc2FjdGlvblN0YXR1cyISChBMaXN0Tm9kZXNSZXF1ZXN0IkEKEUxpc3ROb2Rlc1Jlc3BvbnNlEh4KBW5vZGVzGAEgAygLMg8uZXNjcm93LnYxLk5vZGUSDAoEbG9ncxgCIAEoDSKJAQoETm9kZRIMCgRub2RlGAEgASgJEiMKBXN0YXRlGAIgASgOMhQuZXNjcm93LnYxLk5vZGVTdGF0ZRIVCg1zdGFydGVkX2F0X21zGAMgASgEEhEKCXNpbGVudF9tcxgEIAEoBBIkCgRsb2dzGAUgAygLMhYuZXNjcm93LnYxLkxvZ1Byb2dyZXNzInEKC0xvZ1Byb2dyZXNzEgsKA2xvZxgBIAEoDRINCgVlcG9jaBgCIAEoBBIQCghzaW5jZV9tcxgDIAEoBBIMCgRoZWFkGAQgASgEEhQKDGNoZWNrcG9pbnRlZBgFIAEoBBIQCghhc19vZl9tcxgGIAEoBCprCglOb2RlU3RhdGUSGgoWTk9ERV9TVEFURV9VTlNQRUNJRklFRBAAEhMKD05PREVfU1RBVEVfSEVSRRABEhYKEk5PREVfU1RBVEVfTEVBVklORxACEhUKEU5PREVfU1RBVEVfU0lMRU5UEAMyqQkKEkNvb3JkaW5hdG9yU2VydmljZRJACgdQcmVwYXJlEhkuZXNjcm93LnYxLlByZXBhcmVSZXF1ZXN0GhouZXNjcm93LnYxLlByZXBhcmVSZXNwb25zZRI9CgZDb21taXQSGC5lc2Nyb3cudjEuQ29tbWl0UmVxdWVzdBoZLmVzY3Jvdy52MS5Db21taXRSZXNwb25zZRJDCghSb2xsYmFjaxIaLmVzY3Jvdy52MS5Sb2xsYmFja1JlcXVlc3QaGy5lc2Nyb3cudjEuUm9sbGJhY2tSZXNwb25zZRJbChBSZXF1ZXN0Q2hlY2tCYWNrEiIuZXNjcm93LnYxLlJlcXVlc3RDaGVja0JhY2tSZXF1ZXN0GiMuZXNjcm93LnYxLlJlcXVlc3RDaGVja0JhY2tSZXNwb25zZRI0CgNHZXQSFS5lc2Nyb3cudjEuR2V0UmVxdWVzdBoWLmVzY3Jvdy52MS5HZXRSZXNwb25zZRI3CgRMaXN0EhYuZXNjcm93LnYxLkxpc3RSZXF1ZXN0GhcuZXNjcm93LnYxLkxpc3RSZXNwb25zZRI3CgRXYWl0EhYuZXNjcm93LnYxLldhaXRSZXF1ZXN0GhcuZXNjcm93LnYxLldhaXRSZXNwb25zZRI6CgVSZXRyeRIXLmVzY3Jvdy52MS5SZXRyeVJlcXVlc3QaGC5lc2Nyb3cudjEuUmV0cnlSZXNwb25zZRI3CgRTa2lwEhYuZXNjcm93LnYxLlNraXBSZXF1ZXN0GhcuZXNjcm93LnYxLlNraXBSZXNwb25zZRJJCgpDb21wZW5zYXRlEhwuZXNjcm93LnYxLkNvbXBlbnNhdGVSZXF1ZXN0Gh0uZXNjcm93LnYxLkNvbXBlbnNhdGVSZXNwb25zZRJDCghSZWdpc3RlchIaLmVzY3Jvdy52MS5SZWdpc3RlclJlcXVlc3QaGy5lc2Nyb3cudjEuUmVnaXN0ZXJSZXNwb25zZRJGCglTdGFydFNhZ2ESGy5lc2Nyb3cudjEuU3RhcnRTYWdhUmVxdWVzdBocLmVzY3Jvdy52MS5TdGFydFNhZ2FSZXNwb25zZRJJCgpTaWduYWxTYWdhEhwuZXNjcm93LnYxLlNpZ25hbFNhZ2FSZXF1ZXN0Gh0uZXNjcm93LnYxLlNpZ25hbFNhZ2FSZXNwb25zZRJJCgpDYW5jZWxTYWdhEhwuZXNjcm93LnYxLkNhbmNlbFNhZ2FSZXF1ZXN0Gh0uZXNjcm93LnYxLkNhbmNlbFNhZ2FSZXNwb25zZRJPCgxDb21wbGV0ZVN0ZXASHi5lc2Nyb3cudjEuQ29tcGxldGVTdGVwUmVxdWVzdBofLmVzY3Jvdy52MS5Db21wbGV0ZVN0ZXBSZXNwb25zZRJMCgtNaWdyYXRlU2FnYRIdLmVzY3Jvdy52MS5NaWdyYXRlU2FnYVJlcXVlc3QaHi5lc2Nyb3cudjEuTWlncmF0ZVNhZ2FSZXNwb25zZRJGCglMaXN0Tm9kZXMSGy5lc2Nyb3cudjEuTGlzdE5vZGVzUmVxdWVzdBocLmVzY3Jvdy52MS5MaXN0Tm9kZXNSZXNwb25zZWIGcHJvdG8z", [file_escrow_v1_participant, file_escrow_v1_transaction]);
 
 /**
  * Asks to hold messages.
@@ -1132,6 +1132,202 @@ export const MigrateSagaResponseSchema: GenMessage<MigrateSagaResponse> = /*@__P
   messageDesc(file_escrow_v1_coordinator, 31);
 
 /**
+ * Asks who shares the store.
+ *
+ * @generated from message escrow.v1.ListNodesRequest
+ */
+export type ListNodesRequest = Message<"escrow.v1.ListNodesRequest"> & {
+};
+
+/**
+ * Describes the message escrow.v1.ListNodesRequest.
+ * Use `create(ListNodesRequestSchema)` to create a new message.
+ */
+export const ListNodesRequestSchema: GenMessage<ListNodesRequest> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_coordinator, 32);
+
+/**
+ * The nodes that share a store.
+ *
+ * @generated from message escrow.v1.ListNodesResponse
+ */
+export type ListNodesResponse = Message<"escrow.v1.ListNodesResponse"> & {
+  /**
+   * By name. One that has the store to itself is alone here, without a name.
+   *
+   * @generated from field: repeated escrow.v1.Node nodes = 1;
+   */
+  nodes: Node[];
+
+  /**
+   * How many logs the store has.
+   *
+   * @generated from field: uint32 logs = 2;
+   */
+  logs: number;
+};
+
+/**
+ * Describes the message escrow.v1.ListNodesResponse.
+ * Use `create(ListNodesResponseSchema)` to create a new message.
+ */
+export const ListNodesResponseSchema: GenMessage<ListNodesResponse> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_coordinator, 33);
+
+/**
+ * One coordinator of those that share a store.
+ *
+ * @generated from message escrow.v1.Node
+ */
+export type Node = Message<"escrow.v1.Node"> & {
+  /**
+   * `host:port` where the others reach it; empty for one that has the store to itself.
+   *
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * Where it stands.
+   *
+   * @generated from field: escrow.v1.NodeState state = 2;
+   */
+  state: NodeState;
+
+  /**
+   * When it started: milliseconds since the Unix epoch, by its clock.
+   *
+   * @generated from field: uint64 started_at_ms = 3;
+   */
+  startedAtMs: bigint;
+
+  /**
+   * How long it has been silent, in milliseconds: past its lease others take over what it has.
+   *
+   * @generated from field: uint64 silent_ms = 4;
+   */
+  silentMs: bigint;
+
+  /**
+   * The logs that it has.
+   *
+   * @generated from field: repeated escrow.v1.LogProgress logs = 5;
+   */
+  logs: LogProgress[];
+};
+
+/**
+ * Describes the message escrow.v1.Node.
+ * Use `create(NodeSchema)` to create a new message.
+ */
+export const NodeSchema: GenMessage<Node> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_coordinator, 34);
+
+/**
+ * How far a log is.
+ *
+ * @generated from message escrow.v1.LogProgress
+ */
+export type LogProgress = Message<"escrow.v1.LogProgress"> & {
+  /**
+   * Its number, from 0.
+   *
+   * @generated from field: uint32 log = 1;
+   */
+  log: number;
+
+  /**
+   * The claim by which the node has it.
+   *
+   * @generated from field: uint64 epoch = 2;
+   */
+  epoch: bigint;
+
+  /**
+   * Since when: milliseconds since the Unix epoch, by the node's clock.
+   *
+   * @generated from field: uint64 since_ms = 3;
+   */
+  sinceMs: bigint;
+
+  /**
+   * The last segment that is durable.
+   *
+   * @generated from field: uint64 head = 4;
+   */
+  head: bigint;
+
+  /**
+   * Everything up to this segment stands in images: a takeover reads what lies behind it.
+   *
+   * @generated from field: uint64 checkpointed = 5;
+   */
+  checkpointed: bigint;
+
+  /**
+   * What `List` is true for: milliseconds since the Unix epoch.
+   *
+   * @generated from field: uint64 as_of_ms = 6;
+   */
+  asOfMs: bigint;
+};
+
+/**
+ * Describes the message escrow.v1.LogProgress.
+ * Use `create(LogProgressSchema)` to create a new message.
+ */
+export const LogProgressSchema: GenMessage<LogProgress> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_coordinator, 35);
+
+/**
+ * Where a node stands.
+ *
+ * @generated from enum escrow.v1.NodeState
+ */
+export const NodeState = {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: NODE_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * It takes part.
+   *
+   * @generated from enum value: NODE_STATE_HERE = 1;
+   */
+  HERE: 1,
+
+  /**
+   * It is stopping, and gives its logs to others.
+   *
+   * @generated from enum value: NODE_STATE_LEAVING = 2;
+   */
+  LEAVING: 2,
+
+  /**
+   * Nothing was heard of it for its lease: what it had belongs to others.
+   *
+   * @generated from enum value: NODE_STATE_SILENT = 3;
+   */
+  SILENT: 3,
+} as const;
+
+/**
+ * Where a node stands.
+ *
+ * @generated from enum escrow.v1.NodeState
+ */
+export type NodeState = (typeof NodeState)[keyof typeof NodeState] | UnknownEnum;
+
+/**
+ * Describes the enum escrow.v1.NodeState.
+ */
+export const NodeStateSchema: GenEnum<NodeState> = /*@__PURE__*/
+  enumDesc(file_escrow_v1_coordinator, 0);
+
+/**
  * Everything that a service, a person or a script may ask of a coordinator. Each method is unary, over gRPC and over
  * HTTP with JSON (`POST /escrow.v1.CoordinatorService/Prepare`).
  *
@@ -1298,6 +1494,16 @@ export const CoordinatorService: GenService<{
     methodKind: "unary";
     input: typeof MigrateSagaRequestSchema;
     output: typeof MigrateSagaResponseSchema;
+  },
+  /**
+   * Tells who shares the store, and which node has which log, as the node that is asked sees it.
+   *
+   * @generated from rpc escrow.v1.CoordinatorService.ListNodes
+   */
+  listNodes: {
+    methodKind: "unary";
+    input: typeof ListNodesRequestSchema;
+    output: typeof ListNodesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_escrow_v1_coordinator, 0);

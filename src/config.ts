@@ -2,7 +2,6 @@
  * The coordinator's options: parsed, bounded, frozen, once. What comes from the command line goes before the
  * environment, that before the configuration file, and that before the defaults.
  */
-import { resolve } from 'node:path'
 import type { Broker } from './broker/broker.ts'
 import { choice, deepFreeze, integer, invalid, list, record, text } from './config-fields.ts'
 import {
@@ -11,6 +10,14 @@ import {
   type ParticipantSettings,
   parseParticipants,
 } from './config-participants.ts'
+import {
+  type ClusterConfig,
+  type ClusterSettings,
+  type PostgresSettings,
+  parseCluster,
+  parseStore,
+  type StoreConfig,
+} from './config-store.ts'
 import { DEFAULT_LIMITS, type Limits } from './core/envelope.ts'
 import { type Namespace, parseName } from './core/ids.ts'
 import type { CheckBackPolicy, RetryPolicy } from './core/message.ts'
@@ -18,6 +25,7 @@ import { DEFAULT_SAGA_LIMITS, SAGA_LIMIT_RANGES, type SagaLimits } from './core/
 import type { SagaDefinition } from './core/saga/define.ts'
 
 export type { ParticipantSettings } from './config-participants.ts'
+export type { ClusterSettings, PostgresSettings } from './config-store.ts'
 
 /** Makes a broker when the coordinator starts; called once. */
 export type BrokerFactory = () => Broker | Promise<Broker>
@@ -26,8 +34,13 @@ export type BrokerFactory = () => Broker | Promise<Broker>
 export interface EscrowOptions {
   /** The namespaces there are. Default `['default']`. */
   readonly namespaces?: readonly string[] | undefined
-  /** Where transactions are kept: `embedded:FOLDER`, or the folder as `path`. Default `embedded:./.escrow`. */
-  readonly store?: string | { readonly path: string } | undefined
+  /**
+   * Where transactions are kept: `embedded:FOLDER`, or the folder as `path`; or a PostgreSQL that many coordinators share:
+   * `postgres://…`, or that as `url`. Default `embedded:./.escrow`.
+   */
+  readonly store?: string | { readonly path: string } | PostgresSettings | undefined
+  /** How this coordinator is one of many, on a store that they share. */
+  readonly cluster?: ClusterSettings | undefined
   /** Whether to listen at all; false for use as a library in one process. Default true. */
   readonly listen?: boolean | undefined
   /** Where gRPC is spoken. Default 127.0.0.1:7411; port 0 is any that is free. */
@@ -63,7 +76,8 @@ export interface Config {
   /** Nothing but `parseConfig` makes one. */
   readonly [parsed]: true
   readonly namespaces: readonly string[]
-  readonly store: { readonly kind: 'embedded'; readonly path: string }
+  readonly store: StoreConfig
+  readonly cluster: ClusterConfig
   readonly listen: boolean
   readonly grpc: { readonly host: string; readonly port: number }
   readonly http: { readonly host: string; readonly port: number }
@@ -114,10 +128,11 @@ export function defineConfig(options: EscrowOptions): EscrowOptions {
   return options
 }
 
-/** The options that the environment sets: ESCROW_STORE, ESCROW_HOST, ESCROW_GRPC_PORT, ESCROW_HTTP_PORT. Throws `invalidArgument`. */
+/** The options that the environment sets: ESCROW_STORE, ESCROW_HOST, ESCROW_GRPC_PORT, ESCROW_HTTP_PORT, ESCROW_ADVERTISE. Throws `invalidArgument`. */
 export function optionsOfEnvironment(env: Readonly<Record<string, string | undefined>>): EscrowOptions {
   return {
     store: env.ESCROW_STORE || undefined,
+    cluster: { advertise: env.ESCROW_ADVERTISE || undefined },
     grpc: {
       host: env.ESCROW_HOST || undefined,
       port: portOfText('ESCROW_GRPC_PORT', env.ESCROW_GRPC_PORT),
@@ -151,6 +166,7 @@ export function parseConfig(...layers: readonly EscrowOptions[]): Config {
     [parsed]: true,
     namespaces,
     store: parseStore(options.store ?? 'embedded:./.escrow'),
+    cluster: parseCluster(options.cluster),
     listen: choice('listen', options.listen ?? true, [true, false]),
     grpc: parseAddress('grpc', options.grpc, 7411),
     http: parseAddress('http', options.http, 7410),
@@ -173,6 +189,7 @@ export const isConfig = (options: EscrowOptions | Config): options is Config => 
 const OPTIONS = [
   'namespaces',
   'store',
+  'cluster',
   'listen',
   'grpc',
   'http',
@@ -188,7 +205,7 @@ const OPTIONS = [
   'participants',
 ] as const satisfies (keyof EscrowOptions)[]
 /** The options that are merged field by field; of the others the earlier layer's is taken whole. */
-const GROUPS: readonly string[] = ['grpc', 'http', 'limits', 'sagaLimits', 'checkBack', 'retry']
+const GROUPS: readonly string[] = ['cluster', 'grpc', 'http', 'limits', 'sagaLimits', 'checkBack', 'retry']
 
 function merge(layers: readonly EscrowOptions[]): EscrowOptions {
   const merged: Record<string, unknown> = {}
@@ -206,18 +223,6 @@ function merge(layers: readonly EscrowOptions[]): EscrowOptions {
 
 function withoutUndefined(value: object): object {
   return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined))
-}
-
-function parseStore(given: NonNullable<EscrowOptions['store']>): Config['store'] {
-  const url =
-    typeof given === 'string'
-      ? given
-      : `embedded:${text('store.path', record('store', given, ['path']).path)}`
-  const path = url.startsWith('embedded:') ? url.slice('embedded:'.length) : ''
-  // Not the whole value: what stands behind another scheme may hold a password.
-  if (path === '')
-    throw invalid('store', `${url.split(':', 1)[0]}:…`, '"embedded:FOLDER", such as embedded:./.escrow')
-  return { kind: 'embedded', path: resolve(path) }
 }
 
 function parseAddress(name: 'grpc' | 'http', given: EscrowOptions['grpc'], port: number): Config['grpc'] {

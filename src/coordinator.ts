@@ -124,11 +124,17 @@ class AssembledCoordinator implements Coordinator {
     this.#dependencies = dependencies
     this.#runtime = dependencies.runtime ?? systemRuntime
     this.#log = dependencies.log ?? logProblems
-    const { path } = config.store
+    const { store } = config
     const { retentionMs } = config
     const random = (count: number) => this.#runtime.randomBytes(count)
     const now = () => this.#runtime.now()
-    this.#openStore = dependencies.openStore ?? (() => openEmbeddedStore({ path, retentionMs, now, random }))
+    this.#openStore =
+      dependencies.openStore ??
+      (async () => {
+        if (store.kind === 'embedded')
+          return openEmbeddedStore({ path: store.path, retentionMs, now, random })
+        throw new EscrowError('unsupported', 'PostgreSQL')
+      })
     this.#participants = new Participants(this.#runtime)
   }
 

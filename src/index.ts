@@ -2,10 +2,12 @@
 export type { Broker, BrokerMessage, PublishOutcome } from './broker/broker.ts'
 export {
   type BrokerFactory,
+  type ClusterSettings,
   type Config,
   defineConfig,
   type EscrowOptions,
   type ParticipantSettings,
+  type PostgresSettings,
   parseConfig,
 } from './config.ts'
 export {

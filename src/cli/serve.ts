@@ -79,7 +79,7 @@ function readyLine(coordinator: Coordinator, config: Config, version: string): s
   const where = [
     grpc && `gRPC ${addressText(grpc)}`,
     http && `HTTP http://${addressText(http)}`,
-    `store embedded:${config.store.path}`,
+    `store ${config.store.kind === 'embedded' ? `embedded:${config.store.path}` : config.store.shown}`,
   ]
   return `escrow ${version} is ready: ${where.filter(Boolean).join(', ')}, process ${process.pid}`
 }

@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import { inspect } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { MemoryBroker, memory } from '../../src/broker/memory.ts'
 import {
@@ -51,7 +52,7 @@ describe('options', () => {
     const config = parseConfig(flags, environment, file)
     expect(config.grpc).toEqual({ host: '::1', port: 1 })
     expect(config.http).toEqual({ host: '::1', port: 3 })
-    expect(config.store.path).toBe(resolve('b'))
+    expect(config.store).toEqual({ kind: 'embedded', path: resolve('b') })
     expect(config.retry).toEqual({ ...DEFAULT_RETRY, attemptsMax: 6 })
   })
 
@@ -133,7 +134,7 @@ describe('a wrong option is named, with its value and its bound', () => {
     [
       'an unknown option',
       { checkback: {} },
-      'option options: "checkback" is not an option: known are namespaces, store',
+      'option options: "checkback" is not an option: known are namespaces, store, cluster',
     ],
     [
       'an unknown option of a group',
@@ -261,11 +262,46 @@ describe('a wrong option is named, with its value and its bound', () => {
     expect(thrown).toMatchObject({ code: 'invalidArgument', message: expect.stringContaining(message) })
   })
 
-  test('the password of a store is not shown', () => {
-    expect(() => parseConfig({ store: 'postgres://me:secret@host/db' })).toThrow(
-      'option store: "postgres:…" is not',
+  test('a PostgreSQL is a store, and its password is not shown', () => {
+    const { store } = parseConfig({ store: 'postgres://me:secret@host:5433/db?sslmode=require' })
+    expect(store).toMatchObject({
+      kind: 'postgres',
+      shown: 'postgres://host:5433/db',
+      schema: 'escrow',
+      logs: 16,
+      migrate: true,
+    })
+    expect(`${JSON.stringify(store)} ${inspect(store, { depth: 9, showHidden: true })}`).not.toContain(
+      'secret',
     )
-    expect(() => parseConfig({ store: 'postgres://me:secret@host/db' })).not.toThrow('secret')
+    expect(store.kind === 'postgres' && store.url.reveal()).toContain('secret')
+    for (const bad of [
+      'mysql://me:secret@host/db',
+      'postgres://me:secret@host',
+      'postgres:secret',
+      { url: 'postgres://me:secret@host/db', schema: 'No' },
+      { url: 'postgres://me:secret@host/db', logs: 0 },
+      { url: 'postgres://me:secret@host/db', shards: 2 },
+    ]) {
+      const parse = (): unknown => parseConfig({ store: bad as EscrowOptions['store'] })
+      expect(parse, JSON.stringify(bad)).toThrow(/^option store/)
+      expect(parse).not.toThrow('secret')
+    }
+  })
+
+  test('a node says where it is reached, and how long it may be silent', () => {
+    expect(parseConfig().cluster).toEqual({ advertise: '', leaseMs: 5_000 })
+    expect(
+      parseConfig({ cluster: { leaseMs: 1_000 } }, { cluster: { advertise: 'a.b:7411' } }).cluster,
+    ).toEqual({
+      advertise: 'a.b:7411',
+      leaseMs: 1_000,
+    })
+    for (const advertise of ['a', 'http://a:1', 'a:b', '::1:7411', ':7411'])
+      expect(() => parseConfig({ cluster: { advertise } })).toThrow(
+        /^option cluster.advertise: .* is not HOST:PORT/,
+      )
+    expect(() => parseConfig({ cluster: { leaseMs: 10 } })).toThrow('option cluster.leaseMs')
   })
 
   test.each(['0x1', '-1', '65536', '1e3', ' 1'])('the port %j of the environment', (text) => {

@@ -63,11 +63,7 @@ export function writeComplete(writer: ProtoWriter, tag: number, request: Complet
 }
 
 /** Writes a call of a step. */
-export function writeStep(
-  writer: ProtoWriter,
-  { callId, databaseId }: CallItem,
-  request: StepRequest,
-): void {
+export function writeStep(writer: ProtoWriter, { callId, databaseId }: CallItem, request: StepRequest): void {
   const guess = 180 + request.input.length + request.result.length
   const start = writer.open(delimited(9), guess)
   writer.int64(1 << 3, callId)

@@ -287,7 +287,10 @@ describe('frames written by other versions', () => {
         ],
       }),
     )
-    const read = decode(coordinatorCodec, frame) as Extract<ServiceItem, { callId: number; response: unknown }>[]
+    const read = decode(coordinatorCodec, frame) as Extract<
+      ServiceItem,
+      { callId: number; response: unknown }
+    >[]
     expect(
       read.map(({ response }) => ('outcome' in response ? response.outcome : response.resolution)),
     ).toEqual(Array(9).fill('unknown'))

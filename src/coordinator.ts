@@ -1,8 +1,8 @@
 /** The composition root: the only file that chooses adapters. */
 import type { Broker } from './broker/broker.ts'
 import { type Config, type EscrowOptions, isConfig, parseConfig } from './config.ts'
-import type { Address } from './core/address.ts'
-import type { Operation, OperationRequest, Operations } from './core/api.ts'
+import { type Address, addressText } from './core/address.ts'
+import type { Operation, Operations } from './core/api.ts'
 import { EscrowError } from './core/errors.ts'
 import type { Runtime } from './core/runtime.ts'
 import { compileSlip, parseSlip } from './core/saga/slip.ts'
@@ -18,6 +18,8 @@ import { GrpcServer } from './rpc/grpc-server.ts'
 import { healthService } from './rpc/health.ts'
 import { HttpServer } from './rpc/http-server.ts'
 import { Participants } from './rpc/participants.ts'
+import { PatientRequests } from './rpc/patient-requests.ts'
+import { PeerLinks } from './rpc/peer-links.ts'
 import { SessionHosts } from './rpc/session-hosts.ts'
 import { sessionService } from './rpc/session-server.ts'
 import { COORDINATOR_SERVICE, unaryMethods } from './rpc/unary.ts'
@@ -25,6 +27,7 @@ import { unaryService } from './rpc/unary-server.ts'
 import { systemRuntime } from './runtime.ts'
 import { openEmbeddedStore } from './store/embedded/store.ts'
 import type { Store } from './store/store.ts'
+import { openGrpcStream } from './wire/grpc-stream.ts'
 import { localStreamPair } from './wire/local-stream.ts'
 
 export { type MemoryBroker, memory } from './broker/memory.ts'
@@ -111,6 +114,9 @@ class AssembledCoordinator implements Coordinator {
   /** Opened, and not taken over by the engine yet. */
   #opened: Store | undefined
   #engine: Engine | undefined
+  #requests: PatientRequests | undefined
+  /** The other nodes: the engine's port, which it tells whom to follow. */
+  readonly #peers: PeerLinks
   #hosts: SessionHosts | undefined
   #grpc: GrpcServer | undefined
   #http: HttpServer | undefined
@@ -130,6 +136,13 @@ class AssembledCoordinator implements Coordinator {
     const now = () => this.#runtime.now()
     this.#openStore = dependencies.openStore ?? (() => openEmbeddedStore({ path, retentionMs, now, random }))
     this.#participants = new Participants(this.#runtime)
+    this.#peers = new PeerLinks({
+      self: { node: addressText(config.grpc), incarnation: Buffer.from(random(16)).toString('base64url') },
+      participants: this.#participants,
+      runtime: this.#runtime,
+      open: openGrpcStream,
+      log: this.#log,
+    })
   }
 
   readonly prepare: Coordinator['prepare'] = (request, options) =>
@@ -207,16 +220,9 @@ class AssembledCoordinator implements Coordinator {
     request: Operations[Op]['request'],
     options: CallOptions = {},
   ): Promise<Operations[Op]['response']> {
-    return new Promise((resolve, reject) => {
-      if (this.#engine === undefined) return reject(notStarted())
-      const timeoutMs = options.timeoutMs ?? (op === 'wait' ? DEFAULT_WAIT_TIMEOUT_MS : DEFAULT_TIMEOUT_MS)
-      this.#engine.request(
-        { op, request } as OperationRequest,
-        (error, response) =>
-          error === undefined ? resolve(response as Operations[Op]['response']) : reject(error),
-        { deadlineMs: this.#runtime.now() + timeoutMs, fresh: false },
-      )
-    })
+    if (this.#requests === undefined) return Promise.reject(notStarted())
+    const timeoutMs = options.timeoutMs ?? (op === 'wait' ? DEFAULT_WAIT_TIMEOUT_MS : DEFAULT_TIMEOUT_MS)
+    return this.#requests.request(op, request, this.#runtime.now() + timeoutMs)
   }
 
   async #start(): Promise<void> {
@@ -226,6 +232,12 @@ class AssembledCoordinator implements Coordinator {
     this.#opened = await this.#openStore()
     const engine = this.#makeEngine()
     this.#engine = engine
+    this.#requests = new PatientRequests({
+      coordination: engine,
+      runtime: this.#runtime,
+      waitingMax: this.#config.callsMax,
+      isStopping: () => this.#isClosing,
+    })
     // HTTP from the start: whoever watches sees it alive, and not ready yet. Sessions only once they can be opened.
     if (listen) await this.#listenHttp(engine)
     await engine.start()
@@ -325,7 +337,7 @@ class AssembledCoordinator implements Coordinator {
   #methods(engine: Engine): ReturnType<typeof unaryMethods> {
     this.#sharedMethods ??= unaryMethods({
       coordination: engine,
-      now: () => this.#runtime.now(),
+      runtime: this.#runtime,
       inFlightMax: this.#config.callsMax,
       isStopping: () => this.#isClosing,
     })
@@ -342,6 +354,7 @@ class AssembledCoordinator implements Coordinator {
     for (const { remove } of this.#listeners.values()) remove()
     this.#listeners.clear()
     await this.#engine?.stop()
+    this.#peers.close()
     await this.#opened?.close()
     for (const [name, broker] of this.#brokers) {
       await broker

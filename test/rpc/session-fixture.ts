@@ -5,6 +5,7 @@ import { EscrowError } from '../../src/core/errors.ts'
 import type { Destination, Namespace } from '../../src/core/ids.ts'
 import type { Coordination, OpenedSession, Reply, RequestOptions } from '../../src/engine/coordination.ts'
 import type { CheckBackOutcome, DeliveryOutcome } from '../../src/engine/outlet.ts'
+import type { NodeInfo } from '../../src/engine/peers.ts'
 import { GrpcServer } from '../../src/rpc/grpc-server.ts'
 import { Participants } from '../../src/rpc/participants.ts'
 import { SessionHosts, type SessionHostsOptions } from '../../src/rpc/session-hosts.ts'
@@ -50,10 +51,19 @@ export class HeldCoordination implements Coordination {
 
   async registerUrl(): Promise<void> {}
 
-  onRoutings(): void {}
+  /** Tells that other routing parts are best. */
+  reroute: (routings: readonly string[]) => void = () => {}
 
-  async isNode(): Promise<boolean> {
-    return true
+  onRoutings(callback: (routings: readonly string[]) => void): void {
+    this.reroute = callback
+  }
+
+  /** What the store's directory has. */
+  readonly nodes: NodeInfo[] = []
+
+  async isNode({ node, incarnation }: NodeInfo): Promise<boolean> {
+    await this.gate
+    return this.nodes.some((each) => each.node === node && each.incarnation === incarnation)
   }
 
   openSession(): OpenedSession {
@@ -161,7 +171,7 @@ export class Peer {
 /** Delivers to `inventory/reserve` and writes the outcome down. */
 export function deliver(
   participants: Participants,
-  { timeoutMs = 5000, body = new Uint8Array(3), namespace = 'default' } = {},
+  { timeoutMs = 5000, body = new Uint8Array(3), namespace = 'default', databaseId = '' } = {},
 ): DeliveryOutcome[] {
   const outcomes: DeliveryOutcome[] = []
   participants.deliver(
@@ -180,7 +190,7 @@ export function deliver(
       trace: NO_TRACE,
       timeoutMs,
     },
-    '',
+    databaseId,
     (outcome) => outcomes.push(outcome),
   )
   return outcomes

@@ -30,7 +30,7 @@ export type StoreConfig =
 
 /** What makes a coordinator one of many on a store that they share. */
 export interface ClusterSettings {
-  /** `host:port` where the others reach its gRPC server; no two have the same. Default: where it listens. */
+  /** `host:port` where the others reach its gRPC server; no two have the same. Default: where it listens, by this machine's name where that is everywhere. */
   readonly advertise?: string | undefined
   /** How long it may be silent before the others take over its logs: 1,000-60,000 ms, default 5,000. */
   readonly leaseMs?: number | undefined

@@ -162,10 +162,13 @@ export function parseConfig(...layers: readonly EscrowOptions[]): Config {
   if (namespaces.length < 1 || namespaces.length > NAMESPACES_MAX) {
     throw invalid('namespaces', `${namespaces.length} of them`, `1-${NAMESPACES_MAX} names`)
   }
+  const store = parseStore(options.store ?? 'embedded:./.escrow')
+  if (store.kind === 'postgres' && options.listen === false)
+    throw invalid('listen', false, 'true: coordinators that share a PostgreSQL reach each other over gRPC')
   return deepFreeze<Config>({
     [parsed]: true,
     namespaces,
-    store: parseStore(options.store ?? 'embedded:./.escrow'),
+    store,
     cluster: parseCluster(options.cluster),
     listen: choice('listen', options.listen ?? true, [true, false]),
     grpc: parseAddress('grpc', options.grpc, 7411),

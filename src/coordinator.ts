@@ -1,23 +1,26 @@
 /** The composition root: the only file that chooses adapters. */
+import { hostname } from 'node:os'
 import type { Broker } from './broker/broker.ts'
 import { type Config, type EscrowOptions, isConfig, parseConfig } from './config.ts'
-import type { Address } from './core/address.ts'
-import type { Operation, OperationRequest, Operations } from './core/api.ts'
+import { type Address, addressText } from './core/address.ts'
+import type { Operation, Operations } from './core/api.ts'
 import { EscrowError } from './core/errors.ts'
 import type { Runtime } from './core/runtime.ts'
 import { compileSlip, parseSlip } from './core/saga/slip.ts'
 import { DestinationOutlet } from './engine/broker-outlet.ts'
+import type { ClusterOptions } from './engine/cluster.ts'
 import type { Coordination } from './engine/coordination.ts'
 import { Engine, type EngineOptions } from './engine/engine.ts'
-import type { Listener } from './engine/names.ts'
 import { type ConnectOptions, connect } from './participant/connect.ts'
 import type { Session } from './participant/session.ts'
 import { activeTrace } from './participant/tracing.ts'
-import { ListenerCaller } from './rpc/callers.ts'
 import { GrpcServer } from './rpc/grpc-server.ts'
 import { healthService } from './rpc/health.ts'
 import { HttpServer } from './rpc/http-server.ts'
+import { Listeners } from './rpc/listeners.ts'
 import { Participants } from './rpc/participants.ts'
+import { PatientRequests } from './rpc/patient-requests.ts'
+import { PeerLinks } from './rpc/peer-links.ts'
 import { SessionHosts } from './rpc/session-hosts.ts'
 import { sessionService } from './rpc/session-server.ts'
 import { COORDINATOR_SERVICE, unaryMethods } from './rpc/unary.ts'
@@ -25,6 +28,7 @@ import { unaryService } from './rpc/unary-server.ts'
 import { systemRuntime } from './runtime.ts'
 import { openEmbeddedStore } from './store/embedded/store.ts'
 import type { Store } from './store/store.ts'
+import { openGrpcStream } from './wire/grpc-stream.ts'
 import { localStreamPair } from './wire/local-stream.ts'
 
 export { type MemoryBroker, memory } from './broker/memory.ts'
@@ -105,12 +109,14 @@ class AssembledCoordinator implements Coordinator {
   readonly #log: Log
   readonly #openStore: () => Promise<Store>
   readonly #participants: Participants
-  readonly #listeners = new Map<string, { readonly listener: string; readonly remove: () => void }>()
+  readonly #listeners: Listeners
   readonly #brokers = new Map<string, Broker>()
   readonly #dependencies: CoordinatorDependencies
   /** Opened, and not taken over by the engine yet. */
   #opened: Store | undefined
   #engine: Engine | undefined
+  #requests: PatientRequests | undefined
+  #peers: PeerLinks | undefined
   #hosts: SessionHosts | undefined
   #grpc: GrpcServer | undefined
   #http: HttpServer | undefined
@@ -136,6 +142,7 @@ class AssembledCoordinator implements Coordinator {
         throw new EscrowError('unsupported', 'PostgreSQL')
       })
     this.#participants = new Participants(this.#runtime)
+    this.#listeners = new Listeners(this.#participants, this.#runtime, this.#log)
   }
 
   readonly prepare: Coordinator['prepare'] = (request, options) =>
@@ -213,16 +220,9 @@ class AssembledCoordinator implements Coordinator {
     request: Operations[Op]['request'],
     options: CallOptions = {},
   ): Promise<Operations[Op]['response']> {
-    return new Promise((resolve, reject) => {
-      if (this.#engine === undefined) return reject(notStarted())
-      const timeoutMs = options.timeoutMs ?? (op === 'wait' ? DEFAULT_WAIT_TIMEOUT_MS : DEFAULT_TIMEOUT_MS)
-      this.#engine.request(
-        { op, request } as OperationRequest,
-        (error, response) =>
-          error === undefined ? resolve(response as Operations[Op]['response']) : reject(error),
-        { deadlineMs: this.#runtime.now() + timeoutMs, fresh: false },
-      )
-    })
+    if (this.#requests === undefined) return Promise.reject(notStarted())
+    const timeoutMs = options.timeoutMs ?? (op === 'wait' ? DEFAULT_WAIT_TIMEOUT_MS : DEFAULT_TIMEOUT_MS)
+    return this.#requests.request(op, request, this.#runtime.now() + timeoutMs)
   }
 
   async #start(): Promise<void> {
@@ -232,24 +232,34 @@ class AssembledCoordinator implements Coordinator {
     this.#opened = await this.#openStore()
     const engine = this.#makeEngine()
     this.#engine = engine
-    // HTTP from the start: whoever watches sees it alive, and not ready yet. Sessions only once they can be opened.
-    if (listen) await this.#listenHttp(engine)
-    await engine.start()
-    for (const { namespace, service, url, registration } of participants) {
-      await engine.registerUrl(namespace, service, url, registration)
-    }
+    this.#requests = new PatientRequests({
+      coordination: engine,
+      runtime: this.#runtime,
+      waitingMax: this.#config.callsMax,
+      isStopping: () => this.#isClosing,
+    })
     this.#hosts = new SessionHosts({
       coordination: engine,
       participants: this.#participants,
       runtime: this.#runtime,
       drainMsMax: this.#config.drainMsMax,
     })
-    if (listen) await this.#listenGrpc(engine, this.#hosts)
+    // From the start: whoever watches sees it alive, and not ready yet, and other nodes reach it as soon as it says where.
+    if (listen) {
+      await this.#listenHttp(engine)
+      await this.#listenGrpc(engine, this.#hosts)
+    }
+    await engine.start()
+    for (const { namespace, service, url, registration } of participants) {
+      await engine.registerUrl(namespace, service, url, registration)
+    }
   }
 
   #makeEngine(): Engine {
     const { limits, sagaLimits, checkBack, retry, namespaces, retentionMs, sagas, participantLimits } =
       this.#config
+    const { store, cluster } = this.#config
+    const isShared = store.kind === 'postgres'
     return new Engine({
       openStore: async () => {
         const opened = this.#opened
@@ -268,34 +278,29 @@ class AssembledCoordinator implements Coordinator {
       brokers: [...this.#brokers.keys()],
       retentionMs,
       participantLimits,
-      bounds: this.#dependencies.bounds ?? {},
-      onListener: (listener) => this.#listen(listener),
+      bounds: { ...(isShared && { provenMsMax: cluster.leaseMs / 2 }), ...this.#dependencies.bounds },
+      cluster: isShared ? () => this.#joined() : undefined,
+      onListener: (listener) => this.#listeners.set(listener),
       log: this.#log,
     })
   }
 
-  /** A service that listens, at the start and at each change. */
-  #listen(listener: Listener): void {
-    const key = `${listener.namespace}/${listener.service}`
-    const known = this.#listeners.get(key)
-    const text = JSON.stringify(listener)
-    if (known?.listener === text) return
-    known?.remove()
-    this.#listeners.delete(key)
-    if (listener.url === '') return
-    try {
-      const caller = new ListenerCaller(listener.url, { now: () => this.#runtime.now() })
-      const remove = this.#participants.addListener(
-        listener.namespace,
-        listener.service,
-        listener.registration,
-        caller,
-      )
-      this.#listeners.set(key, { listener: text, remove })
-    } catch (thrown) {
-      // It was stored by an earlier version: what is addressed to it waits, and parks when its time is over.
-      this.#log('error', `service ${key} can't be called: ${EscrowError.from(thrown).message}`)
-    }
+  /** This node as one of many, once it listens. */
+  #joined(): ClusterOptions {
+    const { grpc, cluster } = this.#config
+    const { host, port } = this.#addresses.grpc ?? grpc
+    const isAnywhere = host === '0.0.0.0' || host === '::'
+    const node = cluster.advertise || addressText({ host: isAnywhere ? hostname() : host, port })
+    const incarnation = Buffer.from(this.#runtime.randomBytes(16)).toString('base64url')
+    const self = { node, incarnation }
+    this.#peers = new PeerLinks({
+      self,
+      participants: this.#participants,
+      runtime: this.#runtime,
+      open: openGrpcStream,
+      log: this.#log,
+    })
+    return { node: self, peers: this.#peers, leaseMs: cluster.leaseMs }
   }
 
   async #listenHttp(engine: Engine): Promise<void> {
@@ -331,7 +336,7 @@ class AssembledCoordinator implements Coordinator {
   #methods(engine: Engine): ReturnType<typeof unaryMethods> {
     this.#sharedMethods ??= unaryMethods({
       coordination: engine,
-      now: () => this.#runtime.now(),
+      runtime: this.#runtime,
       inFlightMax: this.#config.callsMax,
       isStopping: () => this.#isClosing,
     })
@@ -340,14 +345,16 @@ class AssembledCoordinator implements Coordinator {
 
   async #close(graceMs: number): Promise<void> {
     this.#isClosing = true
+    // One of many: the others take its logs over while it still answers.
+    await this.#engine?.leave()
     // Sessions and calls first, while there is an engine to answer them; and the sessions before the server that carries
     // them, which ends its connections at their next keepalive once it stops.
     const endMs = this.#runtime.monotonic() + graceMs + SESSION_GRACE_MS
     const stopGrpc = () => this.#grpc?.stop(Math.max(0, endMs - this.#runtime.monotonic()))
     await Promise.all([this.#http?.stop(graceMs), this.#hosts?.drain().then(stopGrpc)])
-    for (const { remove } of this.#listeners.values()) remove()
     this.#listeners.clear()
     await this.#engine?.stop()
+    this.#peers?.close()
     await this.#opened?.close()
     for (const [name, broker] of this.#brokers) {
       await broker

@@ -2,6 +2,7 @@ import { numberOf, UsageError } from './command.ts'
 
 /** Where the coordinator is, and how long its answer is waited for. */
 export interface ClientOptions {
+  /** `host:port`, or several with commas. */
   readonly address: string
   readonly namespace: string | undefined
   readonly timeoutMs: number
@@ -17,7 +18,7 @@ export const CLIENT_FLAGS = {
 } as const
 
 /** Their help. */
-export const CLIENT_HELP = `  --address HOST:PORT    where it speaks gRPC, default 127.0.0.1:7411
+export const CLIENT_HELP = `  --address HOST:PORT    where it speaks gRPC, default 127.0.0.1:7411; of several nodes each, with commas
   --namespace NAMESPACE  default \`default\`
   --timeout-ms N         how long to wait for the answer, default 10000
   --json                 prints the answer as JSON`
@@ -25,8 +26,8 @@ export const CLIENT_HELP = `  --address HOST:PORT    where it speaks gRPC, defau
 /** Parses those options. Throws `UsageError`. */
 export function clientOptions(values: Record<string, unknown>): ClientOptions {
   const address = (values.address as string | undefined) ?? '127.0.0.1:7411'
-  if (!/^[^\s/]+:\d{1,5}$/.test(address))
-    throw new UsageError(`--address ${JSON.stringify(address)} is not HOST:PORT`)
+  if (!/^[^\s/,]+:\d{1,5}(,[^\s/,]+:\d{1,5})*$/.test(address))
+    throw new UsageError(`--address ${JSON.stringify(address)} is not HOST:PORT, or several with commas`)
   return {
     address,
     namespace: values.namespace as string | undefined,

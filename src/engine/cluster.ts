@@ -87,6 +87,11 @@ export class Cluster {
     this.#startedAtMs = parts.runtime.now()
   }
 
+  /** The way to the other nodes. */
+  get peers(): Peers {
+    return this.#parts.peers
+  }
+
   /** Announces this node, and takes the logs that nobody has; then goes on by itself. Rejects with `storeUnavailable`. */
   async join(): Promise<void> {
     await this.#announce()

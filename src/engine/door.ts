@@ -19,7 +19,6 @@ import { list } from './listing.ts'
 import type { Logs } from './logs.ts'
 import { routingsIn, TransactionMinting } from './minting.ts'
 import type { Names } from './names.ts'
-import type { Peers } from './peers.ts'
 import type { Programs } from './programs.ts'
 import { commandOf, type PolicyDefaults, parsePrepare } from './requests.ts'
 import { parseStart, sagaCommandOf, slipOf } from './saga-requests.ts'
@@ -32,7 +31,6 @@ export interface DoorOptions {
   readonly programs: Programs
   /** Undefined where this node has the store to itself. */
   readonly cluster: Cluster | undefined
-  readonly peers: Peers | undefined
   readonly runtime: Runtime
   readonly limits: Limits
   readonly sagaLimits: SagaLimits
@@ -186,11 +184,11 @@ export class Door {
     operation: Exclude<OperationRequest, { op: 'list' }>,
     { reply, options }: Asked,
   ): void {
-    const { cluster, peers, absent } = this.#options
+    const { cluster, absent } = this.#options
     const owner = options.isForwarded === true ? undefined : cluster?.ownerOf(log)
-    if (owner === undefined || peers === undefined) throw absent()
+    if (cluster === undefined || owner === undefined) throw absent()
     const request = { ...operation.request, id }
-    peers.forward(owner, { op: operation.op, request } as OperationRequest, reply, options)
+    cluster.peers.forward(owner, { op: operation.op, request } as OperationRequest, reply, options)
   }
 
   async #list(namespace: Namespace, request: ListRequest, reply: Reply): Promise<void> {

@@ -50,8 +50,8 @@ export interface EngineOptions {
   readonly bounds?: Partial<LogBounds>
   /** What calls of steps to participants are held to, over all definitions. Default: nothing. */
   readonly participantLimits?: readonly ParticipantLimits[]
-  /** Makes it one of many nodes on a store that they share. Default: it has the store to itself. */
-  readonly cluster?: ClusterOptions | undefined
+  /** Makes it one of many nodes on a store that they share; asked once the store is open. Default: it has the store to itself. */
+  readonly cluster?: (() => ClusterOptions) | undefined
   /** Told of each service that listens: those known at the start, and each change. */
   readonly onListener: (listener: Listener) => void
   /** Told what an operator should see. */
@@ -96,12 +96,7 @@ export class Engine implements Coordination {
     this.#options = options
     this.limits = options.limits
     this.#startedAtMs = options.runtime.now()
-    const { cluster } = options
-    this.#bounds = {
-      ...DEFAULT_BOUNDS,
-      ...(cluster !== undefined && { provenMsMax: cluster.leaseMs / 2 }),
-      ...options.bounds,
-    }
+    this.#bounds = { ...DEFAULT_BOUNDS, ...options.bounds }
     const { sagas, compileSlip, log, runtime, participantLimits = [] } = options
     this.#degradation = new Degradation(log)
     this.#participantGates = new ParticipantGates(participantLimits, () => runtime.monotonic())
@@ -170,7 +165,7 @@ export class Engine implements Coordination {
     const { cluster, runtime, log } = this.#options
     if (cluster === undefined) return undefined
     return new Cluster({
-      ...cluster,
+      ...cluster(),
       directory,
       logs,
       runtime,
@@ -182,10 +177,10 @@ export class Engine implements Coordination {
   }
 
   #doorOf(parts: Omit<Opened, 'door'>): Door {
-    const { runtime, sagaLimits, defaults, cluster } = this.#options
+    const { runtime, sagaLimits, defaults } = this.#options
+    const { cluster } = parts
     return new Door({
       ...parts,
-      peers: cluster?.peers,
       programs: this.#programs,
       runtime,
       limits: this.limits,

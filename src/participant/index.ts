@@ -14,6 +14,7 @@ export { ERROR_CODES, type ErrorCode, EscrowError } from '../core/errors.ts'
 export type { CheckBackPolicy, RetryPolicy } from '../core/message.ts'
 export { participantSteps, type StepRef, type StepType, stepType } from '../core/saga/policy.ts'
 export type { StandardSchema } from '../core/saga/schema.ts'
+export type { Addresses } from './addresses.ts'
 export {
   type PostgresBarrier,
   type PostgresBarrierOptions,

@@ -2,6 +2,7 @@ import { EscrowError } from '../core/errors.ts'
 import { parseName, parseNamespace } from '../core/ids.ts'
 import type { Runtime } from '../core/runtime.ts'
 import { systemRuntime } from '../runtime.ts'
+import type { Addresses } from './addresses.ts'
 import { type CheckerInput, toChecker } from './checker.ts'
 import { type ConnectOptions, connect } from './connect.ts'
 import type { OpenStream } from './connection.ts'
@@ -64,7 +65,7 @@ export interface ListeningParticipant {
 /** A service that takes messages and runs steps: it connects outward, or listens and is called. */
 export interface Participant {
   /** Opens a session and serves handlers and steps on it. Resolves when their names are durable; rejects as `connect` and `registerHandlers`. */
-  connect(target: string | OpenStream, options?: Omit<ConnectOptions, 'service'>): Promise<Session>
+  connect(target: Addresses | OpenStream, options?: Omit<ConnectOptions, 'service'>): Promise<Session>
   /** Listens for ParticipantService. Rejects with `invalidArgument` where it can't, or with what the registration ends in. */
   listen(port: number | ListenPorts, options?: ListenOptions): Promise<ListeningParticipant>
 }

@@ -4,7 +4,7 @@
  * | state   | where it is                          | leaves by                                                           |
  * |---------|--------------------------------------|---------------------------------------------------------------------|
  * | queued  | waits for a connection and a place   | sent when both are there; over when its time has passed             |
- * | sent    | the coordinator has it, or will      | over by its answer; delayed by "not now"; queued by a lost connection |
+ * | sent    | the coordinator has it, or will      | over by its answer; delayed by "not now" and by `uncertain`, which is what a node answers that has lost the one that it asked; queued by a lost connection |
  * | delayed | waits for its backoff                | queued when that has passed; over when its time has passed          |
  * | over    | the caller has been told             | a place in the window is kept until the coordinator has answered too |
  *
@@ -52,7 +52,7 @@ interface Pending {
   state: 'queued' | 'sent' | 'delayed' | 'over'
   /** It may have been done: it left, and no answer tells that it wasn't. */
   mayBeDone: boolean
-  /** It was sent on a connection that was lost, so that a later "not now" doesn't tell that it wasn't done. */
+  /** It was sent and nobody knows what became of it, so that a later "not now" doesn't tell that it wasn't done. */
   wasLost: boolean
   attempts: number
   lastError: EscrowError | undefined
@@ -71,6 +71,7 @@ export interface RequestSink {
 /** The requests of one session: window, order, repetition and time-outs. */
 export class Requests {
   readonly #runtime: Runtime
+  readonly #isForwarding: boolean
   readonly #deadlines: Deadlines
   /** Sent and not answered, in the order of sending. */
   readonly #unanswered = new Map<number, Pending>()
@@ -85,8 +86,10 @@ export class Requests {
   #closed: EscrowError | undefined
   #whenIdle: (() => void) | undefined
 
-  constructor(runtime: Runtime) {
+  /** `isForwarding`: whatever the answer is, it is told on and nothing is sent again. Default false. */
+  constructor(runtime: Runtime, { isForwarding = false } = {}) {
     this.#runtime = runtime
+    this.#isForwarding = isForwarding
     this.#deadlines = new Deadlines(runtime, (now) => this.#sweep(now))
   }
 
@@ -238,6 +241,7 @@ export class Requests {
     const pending = this.#take(commandId)
     if (pending === undefined) return
     if (pending.state !== 'over') {
+      if (error.code === 'uncertain') pending.wasLost = true
       if (!this.#retry(pending, error)) this.#fail(pending, error)
     }
     this.#pump()
@@ -252,7 +256,8 @@ export class Requests {
   }
 
   #retry(pending: Pending, error: EscrowError): boolean {
-    if (!NOT_NOW.has(error.code)) return false
+    const isHarmless = error.code === 'uncertain' ? !READS.has(pending.op) : NOT_NOW.has(error.code)
+    if (this.#isForwarding || !isHarmless) return false
     pending.lastError = error
     pending.mayBeDone = pending.wasLost
     pending.attempts++

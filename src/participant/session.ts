@@ -41,8 +41,8 @@ export class Session extends SessionOperations {
   #closing: Promise<void> | undefined
   #first: { resolve(): void; reject(error: EscrowError): void; stop(): void } | undefined
 
-  /** Use `connect`. */
-  constructor(open: OpenStream, options: SessionOptions) {
+  /** Use `connect`. `addresses`: how many places `open` goes to in turns, none of which may take all the time there is. */
+  constructor(open: OpenStream, options: SessionOptions, addresses = 1) {
     super()
     const settings = parseSessionOptions(options)
     const { runtime, deliveriesMax, checkBacksMax, stepsMax, onConnection } = settings
@@ -57,7 +57,7 @@ export class Session extends SessionOperations {
     this.#connection = new Connection({
       open,
       runtime,
-      handshakeTimeoutMs: settings.connectTimeoutMs,
+      handshakeTimeoutMs: Math.ceil(settings.connectTimeoutMs / addresses),
       hello: (previousSession) => ({
         type: 'hello',
         namespace: this.namespace,
@@ -137,6 +137,9 @@ export class Session extends SessionOperations {
         break
       case 'registered':
         this.#registrations.registered(item.number, item.error)
+        break
+      case 'routings':
+        if (item.routings.length > 0) this.#routings = item.routings
         break
       case 'delivery':
         this.#serving.deliver(item.request, (response) => {

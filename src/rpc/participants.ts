@@ -1,6 +1,7 @@
 /**
- * The participants that can be called now: those that hold a session, and those that listen. They are chosen in turns,
- * each as long as its window has room; whoever is slow is passed over once its window is full.
+ * The participants that can be called now: those that hold a session, those that listen, and other nodes for those that
+ * hold a session there. They are chosen in turns, each as long as its window has room, other nodes where nobody here has
+ * any; whoever is slow is passed over once its window is full.
  */
 import type { CheckBackRequest, DeliverRequest, Registration, StepRequest } from '../core/api.ts'
 import type { Destination, Namespace } from '../core/ids.ts'
@@ -9,7 +10,9 @@ import type { CheckBackOutcome, DeliveryOutcome, Outlet, Route } from '../engine
 import type { StepName, StepOutcome, StepOutlet } from '../engine/step-outlet.ts'
 import type { CoordinatorItem } from '../wire/items.ts'
 import { type Caller, ListenerReceiver } from './listener-receiver.ts'
-import { type Choice, type Receiver, Receivers } from './receivers.ts'
+import { NodeReceiver } from './node-receiver.ts'
+import { type Choice, type Receiver, Receivers, type Takes } from './receivers.ts'
+import { Roster } from './roster.ts'
 import { SessionCalls } from './session-calls.ts'
 
 export type { Caller } from './listener-receiver.ts'
@@ -22,6 +25,17 @@ export interface Participation {
   readonly calls: SessionCalls
   /** Serves these names, too; a name that it serves already gets the database of this registration. */
   register(registration: Registration): void
+  /** Takes no new calls; answers still count. */
+  pause(): void
+  /** Its calls in flight end as `unknown`. */
+  leave(): void
+}
+
+/** Another node that takes part, for the sessions that it holds. */
+export interface NodeParticipation {
+  readonly calls: SessionCalls
+  /** It serves these names of this service and of the registration's database, and no other ones of both. */
+  serve(namespace: Namespace, service: string, registration: Registration): void
   /** Takes no new calls; answers still count. */
   pause(): void
   /** Its calls in flight end as `unknown`. */
@@ -51,6 +65,8 @@ export class Participants implements Outlet, StepOutlet {
   readonly #scopes = new Map<string, Scope>()
   readonly #sessions = new Set<SessionCalls>()
   readonly #room = new Set<Receivers>()
+  /** What the sessions of this node serve. */
+  readonly roster: Roster
   #onRoom: RoomCallback = () => {}
   #onStepRoom: StepRoomCallback = () => {}
   #nextSweepMs = Number.POSITIVE_INFINITY
@@ -59,6 +75,7 @@ export class Participants implements Outlet, StepOutlet {
 
   constructor(runtime: Pick<Runtime, 'monotonic' | 'setTimer' | 'defer'>) {
     this.#runtime = runtime
+    this.roster = new Roster((callback) => runtime.defer(callback))
   }
 
   /** Answers that came after their call was abandoned, or to no call at all. */
@@ -67,17 +84,19 @@ export class Participants implements Outlet, StepOutlet {
   }
 
   route(namespace: Namespace, destination: Destination, databaseId: string | undefined): Route | undefined {
-    return this.#scopes.get(namespace)?.destinations.get(destination)?.choose(databaseId).member
+    return this.#scopes.get(namespace)?.destinations.get(destination)?.choose(databaseId, false).member
   }
 
+  /** `isHereOnly`, here and below: for another node, whose calls go no further. */
   deliver(
     destination: Destination,
     request: DeliverRequest,
     databaseId: string,
     done: (outcome: DeliveryOutcome) => void,
+    isHereOnly = false,
   ): void {
     const receivers = this.#scopes.get(request.namespace)?.destinations.get(destination)
-    const choice = receivers?.choose(databaseId)
+    const choice = receivers?.choose(databaseId, isHereOnly)
     if (receivers !== undefined && choice?.member !== undefined) {
       return choice.member.receiver.deliver(request, receivers, done)
     }
@@ -86,9 +105,14 @@ export class Participants implements Outlet, StepOutlet {
     )
   }
 
-  checkBack(request: CheckBackRequest, databaseId: string, done: (outcome: CheckBackOutcome) => void): void {
+  checkBack(
+    request: CheckBackRequest,
+    databaseId: string,
+    done: (outcome: CheckBackOutcome) => void,
+    isHereOnly = false,
+  ): void {
     const receivers = this.#scopes.get(request.namespace)?.checkers.get(request.checker)
-    const choice = receivers?.choose(databaseId)
+    const choice = receivers?.choose(databaseId, isHereOnly)
     if (receivers !== undefined && choice?.member !== undefined) {
       return choice.member.receiver.checkBack(request, receivers, done)
     }
@@ -102,13 +126,18 @@ export class Participants implements Outlet, StepOutlet {
     { service, step }: StepName,
     databaseId: string | undefined,
   ): Route | undefined {
-    return this.#scopes.get(namespace)?.steps.get(`${service}/${step}`)?.choose(databaseId).member
+    return this.#scopes.get(namespace)?.steps.get(`${service}/${step}`)?.choose(databaseId, false).member
   }
 
-  step(request: StepRequest, databaseId: string, done: (outcome: StepOutcome) => void): void {
+  step(
+    request: StepRequest,
+    databaseId: string,
+    done: (outcome: StepOutcome) => void,
+    isHereOnly = false,
+  ): void {
     const name = `${request.service}/${request.step}`
     const receivers = this.#scopes.get(request.namespace)?.steps.get(name)
-    const choice = receivers?.choose(databaseId)
+    const choice = receivers?.choose(databaseId, isHereOnly)
     if (receivers !== undefined && choice?.member !== undefined) {
       return choice.member.receiver.step(request, receivers, done)
     }
@@ -128,6 +157,76 @@ export class Participants implements Outlet, StepOutlet {
   /** A session takes part from now on; it serves what is registered through what this returns. */
   join(namespace: Namespace, service: string, window: SessionWindow): Participation {
     const lists = new Set<Receivers>()
+    const calls = this.#open(window, lists)
+    const entry = this.roster.enter(namespace, service)
+    return {
+      calls,
+      register: (registration) => {
+        this.#serve(namespace, service, registration, calls, lists)
+        entry.serve(registration)
+      },
+      pause: () => {
+        calls.stop()
+        entry.leave()
+      },
+      leave: () => {
+        this.#sessions.delete(calls)
+        entry.leave()
+        withdraw(calls, lists)
+        calls.lost()
+      },
+    }
+  }
+
+  /** Another node takes part from now on; it serves what is told through what this returns. */
+  joinNode(window: SessionWindow): NodeParticipation {
+    const lists = new Set<Receivers>()
+    const calls = this.#open(window, lists)
+    const served = new Map<string, ReadonlyMap<Receivers, NodeReceiver>>()
+    const take = (receivers: Receivers, receiver: NodeReceiver): void => {
+      receiver.close()
+      receivers.remove(receiver)
+    }
+    return {
+      calls,
+      serve: (namespace, service, registration) => {
+        const { databaseId } = registration
+        const key = `${namespace}/${service} ${databaseId}`
+        const before = new Map(served.get(key))
+        const after = new Map<Receivers, NodeReceiver>()
+        for (const receivers of this.#named(namespace, service, registration)) {
+          after.set(receivers, before.get(receivers) ?? this.#addNode(receivers, calls, databaseId))
+          before.delete(receivers)
+          lists.add(receivers)
+        }
+        for (const [receivers, receiver] of before) take(receivers, receiver)
+        if (after.size === 0) served.delete(key)
+        else served.set(key, after)
+      },
+      pause: () => calls.stop(),
+      leave: () => {
+        this.#sessions.delete(calls)
+        for (const each of served.values()) for (const pair of each) take(...pair)
+        served.clear()
+        lists.clear()
+        calls.lost()
+      },
+    }
+  }
+
+  #addNode(receivers: Receivers, calls: SessionCalls, databaseId: string): NodeReceiver {
+    const receiver = new NodeReceiver({
+      calls,
+      databaseId,
+      setTimer: (callback, delayMs) => this.#runtime.setTimer(callback, delayMs),
+      room: () => this.#tellRoom(receivers),
+    })
+    receivers.addElsewhere(receiver, databaseId)
+    this.#tellRoom(receivers)
+    return receiver
+  }
+
+  #open(window: SessionWindow, lists: ReadonlySet<Receivers>): SessionCalls {
     const calls = new SessionCalls({
       deliveriesMax: window.deliveriesMax,
       checkBacksMax: window.checkBacksMax,
@@ -136,22 +235,13 @@ export class Participants implements Outlet, StepOutlet {
       monotonic: () => this.#runtime.monotonic(),
       defer: (callback) => this.#runtime.defer(callback),
       expect: (dueMs) => this.#expect(dueMs),
-      freed: (receivers) => this.#freed(receivers, lists),
+      freed: (receivers, wasFull) => this.#freed(receivers, wasFull ? lists : NONE_ELSE),
       dropped: () => {
         this.#answersDropped++
       },
     })
     this.#sessions.add(calls)
-    return {
-      calls,
-      register: (registration) => this.#serve(namespace, service, registration, calls, lists),
-      pause: () => calls.stop(),
-      leave: () => {
-        this.#sessions.delete(calls)
-        withdraw(calls, lists)
-        calls.lost()
-      },
-    }
+    return calls
   }
 
   /** A participant that listens serves these names from now on, until what this returns is called. */
@@ -175,52 +265,45 @@ export class Participants implements Outlet, StepOutlet {
   #serve(
     namespace: Namespace,
     service: string,
-    { handlers, checkers, steps = [], databaseId }: Registration,
+    registration: Registration,
     receiver: Receiver,
     lists: Set<Receivers>,
   ): void {
+    for (const receivers of this.#named(namespace, service, registration)) {
+      receivers.add(receiver, registration.databaseId)
+      lists.add(receivers)
+      this.#tellRoom(receivers)
+    }
+  }
+
+  /** The receivers of each name of a registration. */
+  #named(
+    namespace: Namespace,
+    service: string,
+    { handlers, checkers, steps = [] }: Registration,
+  ): readonly Receivers[] {
     let scope = this.#scopes.get(namespace)
     if (scope === undefined) {
       scope = { destinations: new Map(), checkers: new Map(), steps: new Map() }
       this.#scopes.set(namespace, scope)
     }
-    const add = (receivers: Receivers): void => {
-      receivers.add(receiver, databaseId)
-      lists.add(receivers)
-      this.#tellRoom(receivers)
-    }
-    for (const handler of handlers)
-      add(this.#destination(scope, namespace, `${service}/${handler}` as Destination))
-    for (const checker of checkers) add(this.#checker(scope, namespace, checker))
-    for (const step of steps) add(this.#step(scope, namespace, { service, step }))
-  }
-
-  #destination({ destinations }: Scope, namespace: Namespace, destination: Destination): Receivers {
-    let receivers = destinations.get(destination)
-    if (receivers === undefined) {
-      receivers = new Receivers('takesDelivery', () => this.#onRoom(namespace, { destination }))
-      destinations.set(destination, receivers)
-    }
-    return receivers
-  }
-
-  #checker({ checkers }: Scope, namespace: Namespace, checker: string): Receivers {
-    let receivers = checkers.get(checker)
-    if (receivers === undefined) {
-      receivers = new Receivers('takesCheckBack', () => this.#onRoom(namespace, { checker }))
-      checkers.set(checker, receivers)
-    }
-    return receivers
-  }
-
-  #step({ steps }: Scope, namespace: Namespace, name: StepName): Receivers {
-    const key = `${name.service}/${name.step}`
-    let receivers = steps.get(key)
-    if (receivers === undefined) {
-      receivers = new Receivers('takesStep', () => this.#onStepRoom(namespace, name))
-      steps.set(key, receivers)
-    }
-    return receivers
+    const { destinations, checkers: byChecker, steps: byStep } = scope
+    return [
+      ...handlers.map((handler) => {
+        const destination = `${service}/${handler}` as Destination
+        return receiversOf(destinations, destination, 'takesDelivery', () =>
+          this.#onRoom(namespace, { destination }),
+        )
+      }),
+      ...checkers.map((checker) =>
+        receiversOf(byChecker, checker, 'takesCheckBack', () => this.#onRoom(namespace, { checker })),
+      ),
+      ...steps.map((step) =>
+        receiversOf(byStep, `${service}/${step}`, 'takesStep', () =>
+          this.#onStepRoom(namespace, { service, step }),
+        ),
+      ),
+    ]
   }
 
   /**
@@ -267,6 +350,22 @@ export class Participants implements Outlet, StepOutlet {
     if (!this.#isTicking) this.#nextSweepMs = Number.POSITIVE_INFINITY
     else this.#runtime.setTimer(() => this.#tick(), TICK_MS)
   }
+}
+
+const NONE_ELSE: ReadonlySet<Receivers> = new Set()
+
+function receiversOf(
+  names: Map<string, Receivers>,
+  name: string,
+  takes: Takes,
+  tellRoom: () => void,
+): Receivers {
+  let receivers = names.get(name)
+  if (receivers === undefined) {
+    receivers = new Receivers(takes, tellRoom)
+    names.set(name, receivers)
+  }
+  return receivers
 }
 
 // The names stay when nobody serves them any more: they are bounded by what was ever registered, and mostly soon back.

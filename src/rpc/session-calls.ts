@@ -90,8 +90,8 @@ export interface SessionCallsOptions {
   defer(callback: () => void): void
   /** `sweep` must be called soon after this time, on the monotonic clock. */
   expect(dueMs: number): void
-  /** A place has come free that a call of these receivers held. */
-  freed(receivers: Receivers): void
+  /** A place has come free that a call of these receivers held; `wasFull`: the only one of its class. */
+  freed(receivers: Receivers, wasFull: boolean): void
   /** An answer came that nobody waits for. */
   dropped(): void
 }
@@ -134,10 +134,16 @@ export class SessionCalls implements Receiver {
     this.#isOpen = false
   }
 
-  deliver(request: DeliverRequest, receivers: Receivers, done: (outcome: DeliveryOutcome) => void): void {
+  /** `databaseId`, here and below: only to a node, the one that it told. */
+  deliver(
+    request: DeliverRequest,
+    receivers: Receivers,
+    done: (outcome: DeliveryOutcome) => void,
+    databaseId?: string,
+  ): void {
     const callId = this.#nextCallId++
     try {
-      this.#options.send({ type: 'delivery', callId, request })
+      this.#options.send({ type: 'delivery', callId, request, databaseId })
     } catch (error) {
       // It fits no frame. That is no attempt that a participant saw, but one more would end the same way.
       return this.#options.defer(() => done({ outcome: 'failed', error: textOf(error) }))
@@ -149,20 +155,26 @@ export class SessionCalls implements Receiver {
     request: CheckBackRequest,
     receivers: Receivers,
     done: (outcome: CheckBackOutcome) => void,
+    databaseId?: string,
   ): void {
     const callId = this.#nextCallId++
     try {
-      this.#options.send({ type: 'checkBack', callId, request })
+      this.#options.send({ type: 'checkBack', callId, request, databaseId })
     } catch (error) {
       return this.#options.defer(() => done({ resolution: 'unknown', bodies: [], error: textOf(error) }))
     }
     this.#add(callId, receivers, 0, request.timeoutMs, { kind: 'checkBack', done })
   }
 
-  step(request: StepRequest, receivers: Receivers, done: (outcome: StepOutcome) => void): void {
+  step(
+    request: StepRequest,
+    receivers: Receivers,
+    done: (outcome: StepOutcome) => void,
+    databaseId?: string,
+  ): void {
     const callId = this.#nextCallId++
     try {
-      this.#options.send({ type: 'step', callId, request })
+      this.#options.send({ type: 'step', callId, request, databaseId })
     } catch (error) {
       const failed: StepOutcome = { outcome: 'failed', code: codeOf(error), error: textOf(error) }
       return this.#options.defer(() => done(failed))
@@ -198,20 +210,31 @@ export class SessionCalls implements Receiver {
     if (end?.kind === 'step') end.done(boundedStepResponse(response))
   }
 
-  #answered(callId: number, kind: Ended['kind']): Ended | undefined {
+  /** A node answered that nobody was asked, whatever the call was. */
+  noSession(callId: number, error: string): void {
+    const pending = this.#pending.get(callId)
+    if (pending === undefined) return this.#options.dropped()
+    const end = this.#answered(callId, pending.kind, true)
+    end?.done({ outcome: 'noSession', error: error.slice(0, ERROR_CHARS_MAX) })
+  }
+
+  #answered(callId: number, kind: Ended['kind'], isTurnedAway = false): Ended | undefined {
     const pending = this.#pending.get(callId)
     const end = pending?.end
     // Never asked, or asked long ago, or asked as something else: nobody waits for it.
     if (pending === undefined || end?.kind !== kind) this.#options.dropped()
     if (pending === undefined || kind !== pending.kind) return undefined
-    this.#remove(callId, pending)
+    this.#remove(callId, pending, isTurnedAway)
     return end
   }
 
-  #remove(callId: number, pending: Pending): void {
+  #remove(callId: number, pending: Pending, isTurnedAway = false): void {
+    const window = this.#windows[pending.kind]
+    const wasFull = !window.hasRoom
     this.#pending.delete(callId)
-    this.#windows[pending.kind].free(pending.bytes)
-    this.#options.freed(pending.receivers)
+    window.free(pending.bytes)
+    // Who was turned away is no reason to send the next one there.
+    if (wasFull || !isTurnedAway) this.#options.freed(pending.receivers, wasFull)
   }
 
   /** Abandons what has taken too long, and forgets what was abandoned long ago; returns the next time to do so. */

@@ -5,7 +5,6 @@ import type { Coordination } from '../engine/coordination.ts'
 import type { CoordinatorStream } from '../wire/items.ts'
 import type { Participants } from './participants.ts'
 import { SessionHost } from './session-host.ts'
-import type { Greeting } from './session-names.ts'
 
 /** What sessions are made of, and their bounds. */
 export interface SessionHostsOptions {
@@ -46,6 +45,9 @@ export class SessionHosts {
   constructor(options: SessionHostsOptions) {
     const given = Object.entries(options).filter(([, value]) => value !== undefined)
     this.options = { ...DEFAULTS, ...Object.fromEntries(given) } as Complete<SessionHostsOptions>
+    options.coordination.onRoutings((routings) => {
+      for (const host of this.#hosts) host.reroute(routings)
+    })
   }
 
   /** Streams that are open, those without a hello included. */
@@ -67,10 +69,10 @@ export class SessionHosts {
     this.#hosts.add(new SessionHost(this, stream))
   }
 
-  /** Closes the session that a new one goes on from, if it is still here and belongs to the same service. */
-  supersede(session: string, by: Greeting): void {
+  /** Closes the session that a new one goes on from, if it is still here and the same one's. */
+  supersede(session: string, identity: string): void {
     const previous = this.#bySession.get(session)
-    if (previous?.belongsTo(by))
+    if (previous?.identity === identity)
       previous.close(new EscrowError('disconnected', 'the session goes on in another connection'))
   }
 

@@ -36,7 +36,7 @@ export function checkHello(hello: HelloItem): Greeting {
   if (hello.previousSession.length > PREVIOUS_SESSION_LENGTH_MAX) {
     throw new EscrowError('invalidArgument', 'previousSession is no session of this coordinator')
   }
-  checkRegistration(registration)
+  checkRegistration(registration, NAMES_MAX)
   // A name that is served with no window would wait for ever.
   if (registration.handlers.length > 0 && greeting.deliveriesMax === 0)
     throw noWindow('handlers', 'deliveriesMax')
@@ -50,13 +50,13 @@ export function checkHello(hello: HelloItem): Greeting {
 export const countOf = ({ handlers, checkers, steps = [] }: Registration): number =>
   handlers.length + checkers.length + steps.length
 
-/** Checks names. Throws `invalidArgument`, `tooLarge`. */
-export function checkRegistration(registration: Registration): void {
+/** Checks names, of which there may be `namesMax`. Throws `invalidArgument`, `tooLarge`. */
+export function checkRegistration(registration: Registration, namesMax: number): void {
   const { handlers, checkers, steps = [], databaseId } = registration
-  if (countOf(registration) > NAMES_MAX) {
+  if (countOf(registration) > namesMax) {
     throw new EscrowError(
       'tooLarge',
-      `${countOf(registration)} handlers, checkers and steps are over namesMax of ${NAMES_MAX}`,
+      `${countOf(registration)} handlers, checkers and steps are over namesMax of ${namesMax}`,
     )
   }
   for (const handler of handlers) parseName('handler', handler)

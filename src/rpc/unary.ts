@@ -1,10 +1,11 @@
 /** Every method of CoordinatorService as gRPC and HTTP both offer it: the door in front of the engine. */
 import { create, type DescMessage, type DescMethod, type MessageShape } from '@bufbuild/protobuf'
-import type { Operation, OperationRequest, Operations, PrepareRequest, StartRequest } from '../core/api.ts'
+import type { Operation, PrepareRequest, StartRequest } from '../core/api.ts'
 import type { TraceContext } from '../core/envelope.ts'
 import { EscrowError } from '../core/errors.ts'
 import { parseName, parseNamespace } from '../core/ids.ts'
 import { parseListenerUrl } from '../core/listener-url.ts'
+import type { Runtime } from '../core/runtime.ts'
 import type { ClusterView, Coordination } from '../engine/coordination.ts'
 import {
   OPERATION_SCHEMAS,
@@ -19,6 +20,7 @@ import {
   type RegisterRequest,
   RegisterResponseSchema,
 } from '../wire/gen/escrow/v1/coordinator_pb.ts'
+import { PatientRequests } from './patient-requests.ts'
 
 /** The service whose methods these are. */
 export const COORDINATOR_SERVICE = CoordinatorService
@@ -45,8 +47,7 @@ export interface UnaryMethod {
 /** What the door is made of. */
 export interface UnaryOptions {
   readonly coordination: Coordination
-  /** Wall clock, in milliseconds. */
-  now(): number
+  readonly runtime: Pick<Runtime, 'now' | 'random' | 'setTimer'>
   /** Calls that may be unanswered at once, over all connections; more are refused as `overloaded`. */
   readonly inFlightMax: number
   /** From when on every call is refused with `shuttingDown`. */
@@ -64,7 +65,14 @@ const ANSWER_MARGIN_MS = 20
 
 /** The methods, by path. */
 export function unaryMethods(options: UnaryOptions): ReadonlyMap<string, UnaryMethod> {
-  const { coordination, inFlightMax } = options
+  const { coordination, runtime, inFlightMax } = options
+  const requests = new PatientRequests({
+    coordination,
+    runtime,
+    // Others must still find a place.
+    waitingMax: Math.ceil(inFlightMax / 2),
+    isStopping: () => options.isStopping(),
+  })
   let inFlight = 0
 
   /** Counts until the engine has answered, whoever still listens: a caller that hangs up frees nothing. */
@@ -90,20 +98,12 @@ export function unaryMethods(options: UnaryOptions): ReadonlyMap<string, UnaryMe
     path: pathOf(desc),
     call: (message, context) =>
       admit(async () => {
-        const deadlineMs = deadlineOf(op, context.timeoutMs, options.now())
+        const deadlineMs = deadlineOf(op, context.timeoutMs, runtime.now())
         let request = requestFromProto(op, message as never)
         if (op === 'prepare' || op === 'startSaga') {
           request = withTrace(request as PrepareRequest | StartRequest, context.trace) as typeof request
         }
-        const response = await new Promise<Operations[Op]['response']>((resolve, reject) => {
-          coordination.request(
-            { op, request } as OperationRequest,
-            (error, answer) =>
-              error === undefined ? resolve(answer as Operations[Op]['response']) : reject(error),
-            { deadlineMs, fresh: false },
-          )
-        })
-        return responseToProto(op, response) as AnyMessage
+        return responseToProto(op, await requests.request(op, request, deadlineMs)) as AnyMessage
       }),
   })
 

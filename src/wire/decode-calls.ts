@@ -18,41 +18,47 @@ import { malformed, type ProtoReader } from './proto-reader.ts'
 /** Reads a delivery and what it is for. */
 export function readDeliveryCall(reader: ProtoReader, names: LastNames): CoordinatorItem {
   const request = deliverDraft()
-  const callId = readCall(reader, () => readDeliver(reader, names, request))
-  return { type: 'delivery', callId, request }
+  const call = { type: 'delivery' as const, callId: 0, request, databaseId: undefined }
+  readCall(reader, call, () => readDeliver(reader, names, request))
+  return call
 }
 
 /** Reads a check-back and what it is about. */
 export function readCheckBackCall(reader: ProtoReader, names: LastNames): CoordinatorItem {
   const request = checkBackDraft()
-  const callId = readCall(reader, () => readCheckBack(reader, names, request))
-  return { type: 'checkBack', callId, request }
+  const call = { type: 'checkBack' as const, callId: 0, request, databaseId: undefined }
+  readCall(reader, call, () => readCheckBack(reader, names, request))
+  return call
 }
 
 /** Reads a call of a step. */
 export function readStepCall(reader: ProtoReader, names: LastNames): CoordinatorItem {
   const request = stepDraft()
-  const callId = readCall(reader, () => readStep(reader, names, request))
-  return { type: 'step', callId, request }
+  const call = { type: 'step' as const, callId: 0, request, databaseId: undefined }
+  readCall(reader, call, () => readStep(reader, names, request))
+  return call
 }
 
-/** Reads a call's id, and has its request read: without one it could not be answered with any sense. */
-function readCall(reader: ProtoReader, read: () => void): number {
-  let callId = 0
+/** Reads what names a call, and has its request read: without one it could not be answered with any sense. */
+function readCall(
+  reader: ProtoReader,
+  call: { callId: number; databaseId: string | undefined },
+  read: () => void,
+): void {
   let found = false
   const outer = reader.enter()
   while (reader.more) {
     const tag = reader.tag()
-    if (tag === 8) callId = reader.counter()
+    if (tag === 8) call.callId = reader.counter()
     else if (tag === 18) {
       read()
       found = true
-    } else reader.skip(tag, 2)
+    } else if (tag === 26) call.databaseId = reader.text() || undefined
+    else reader.skip(tag, 3)
   }
   reader.leave(outer)
   throwProblem(reader)
   if (!found) throw malformed('a call without a request')
-  return callId
 }
 
 /** Reads the answer to a delivery; one without a response is `unknown`. */
@@ -98,4 +104,19 @@ export function readStepAnswer(reader: ProtoReader): ServiceItem {
   }
   reader.leave(outer)
   return { type: 'stepAnswer', callId, response }
+}
+
+/** Reads that nobody was there to take a call. */
+export function readNoSession(reader: ProtoReader): ServiceItem {
+  let callId = 0
+  let error = ''
+  const outer = reader.enter()
+  while (reader.more) {
+    const tag = reader.tag()
+    if (tag === 8) callId = reader.counter()
+    else if (tag === 18) error = reader.text()
+    else reader.skip(tag, 2)
+  }
+  reader.leave(outer)
+  return { type: 'noSession', callId, error }
 }

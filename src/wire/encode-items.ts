@@ -25,8 +25,8 @@ import {
   writeStep,
   writeStepAnswer,
 } from './encode-saga.ts'
-import { helloBytes, registrationBytes, welcomeBytes } from './handshake.ts'
-import type { CoordinatorItem, ServiceItem } from './items.ts'
+import { helloBytes, registrationBytes, routingsBytes, welcomeBytes } from './handshake.ts'
+import type { CallItem, CoordinatorItem, ServiceItem } from './items.ts'
 import type { ProtoWriter } from './proto-writer.ts'
 import { exhaustedNumber, outcomeNumber, resolutionNumber, statusNumber } from './scalars.ts'
 
@@ -63,7 +63,9 @@ export function writeServiceItem(writer: ProtoWriter, item: ServiceItem): void {
     case 'hello':
       return writer.message(delimited(3), helloBytes(item))
     case 'register':
-      return writer.message(delimited(7), registrationBytes(item.number, item.registration))
+      return writer.message(delimited(7), registrationBytes(item))
+    case 'noSession':
+      return writeNoSession(writer, item.callId, item.error)
     default:
       return unreachable(item)
   }
@@ -77,17 +79,19 @@ export function writeCoordinatorItem(writer: ProtoWriter, item: CoordinatorItem)
     case 'failure':
       return writeFailure(writer, item.commandId, item.error)
     case 'delivery':
-      return writeDelivery(writer, item.callId, item.request)
+      return writeDelivery(writer, item, item.request)
     case 'checkBack':
-      return writeCheckBack(writer, item.callId, item.request)
+      return writeCheckBack(writer, item, item.request)
     case 'step':
-      return writeStep(writer, item.callId, item.request)
+      return writeStep(writer, item, item.request)
     case 'registered':
       return writeRegistered(writer, item.number, item.error)
     case 'welcome':
       return writer.message(delimited(3), welcomeBytes(item))
     case 'drain':
       return writer.bool(8 << 3, true)
+    case 'routings':
+      return writer.message(delimited(10), routingsBytes(item.routings))
     default:
       return unreachable(item)
   }
@@ -214,6 +218,13 @@ function writeCheckBackAnswer(writer: ProtoWriter, callId: number, response: Che
   writer.close(start, 12)
 }
 
+function writeNoSession(writer: ProtoWriter, callId: number, error: string): void {
+  const start = writer.open(delimited(9), 80)
+  writer.int64(1 << 3, callId)
+  writer.text(delimited(2), error)
+  writer.close(start, 80)
+}
+
 function writeReply(writer: ProtoWriter, item: Extract<CoordinatorItem, { type: 'reply' }>): void {
   const tag = delimited(OPERATION_FIELD[item.op])
   const start = writer.open(delimited(4), 100)
@@ -272,7 +283,7 @@ function writeError(writer: ProtoWriter, tag: number, error: EscrowError): void 
   writer.close(start, 200)
 }
 
-function writeDelivery(writer: ProtoWriter, callId: number, request: DeliverRequest): void {
+function writeDelivery(writer: ProtoWriter, { callId, databaseId }: CallItem, request: DeliverRequest): void {
   const guess = 180 + request.body.length
   const start = writer.open(delimited(5), guess)
   writer.int64(1 << 3, callId)
@@ -290,10 +301,15 @@ function writeDelivery(writer: ProtoWriter, callId: number, request: DeliverRequ
   writeTrace(writer, delimited(11), request.trace)
   writer.int64(12 << 3, request.timeoutMs)
   writer.close(nested, guess)
+  writer.text(delimited(3), databaseId)
   writer.close(start, guess)
 }
 
-function writeCheckBack(writer: ProtoWriter, callId: number, request: CheckBackRequest): void {
+function writeCheckBack(
+  writer: ProtoWriter,
+  { callId, databaseId }: CallItem,
+  request: CheckBackRequest,
+): void {
   const start = writer.open(delimited(6), 180)
   writer.int64(1 << 3, callId)
   const nested = writer.open(delimited(2), 180)
@@ -306,5 +322,6 @@ function writeCheckBack(writer: ProtoWriter, callId: number, request: CheckBackR
   writeTrace(writer, delimited(7), request.trace)
   writer.int64(8 << 3, request.timeoutMs)
   writer.close(nested, 180)
+  writer.text(delimited(3), databaseId)
   writer.close(start, 180)
 }

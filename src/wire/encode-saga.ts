@@ -8,6 +8,7 @@ import type {
   StepResponse,
 } from '../core/api.ts'
 import { delimited, writeMap, writeRef, writeTrace } from './encode-parts.ts'
+import type { CallItem } from './items.ts'
 import type { ProtoWriter } from './proto-writer.ts'
 import { statusNumber, stepOperationNumber, stepOutcomeNumber } from './scalars.ts'
 
@@ -62,7 +63,7 @@ export function writeComplete(writer: ProtoWriter, tag: number, request: Complet
 }
 
 /** Writes a call of a step. */
-export function writeStep(writer: ProtoWriter, callId: number, request: StepRequest): void {
+export function writeStep(writer: ProtoWriter, { callId, databaseId }: CallItem, request: StepRequest): void {
   const guess = 180 + request.input.length + request.result.length
   const start = writer.open(delimited(9), guess)
   writer.int64(1 << 3, callId)
@@ -81,6 +82,7 @@ export function writeStep(writer: ProtoWriter, callId: number, request: StepRequ
   writeTrace(writer, delimited(12), request.trace)
   writer.int64(13 << 3, request.timeoutMs)
   writer.close(nested, guess)
+  writer.text(delimited(3), databaseId)
   writer.close(start, guess)
 }
 

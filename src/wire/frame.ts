@@ -19,13 +19,14 @@ import {
   readCheckBackCall,
   readDeliveryAnswer,
   readDeliveryCall,
+  readNoSession,
   readStepAnswer,
   readStepCall,
 } from './decode-calls.ts'
 import { readCommand, readReply } from './decode-items.ts'
 import { LastNames } from './decode-parts.ts'
 import { writeCoordinatorItem, writeServiceItem } from './encode-items.ts'
-import { helloOf, registeredOf, registrationOf, welcomeOf } from './handshake.ts'
+import { helloOf, registeredOf, registrationOf, routingsOf, welcomeOf } from './handshake.ts'
 import type { CoordinatorItem, ServiceItem, UnreadableCommandItem } from './items.ts'
 import { malformed, ProtoReader } from './proto-reader.ts'
 import { ProtoWriter } from './proto-writer.ts'
@@ -64,13 +65,13 @@ export interface FrameCodec<Sent, Received> {
 /** Of a service: it sends `ConnectRequest`s and receives `ConnectResponse`s. */
 export const serviceCodec: FrameCodec<ServiceItem, CoordinatorItem> = {
   encoder: (frameBytesMax, onFrame) => new Encoder(writeServiceItem, frameBytesMax, onFrame),
-  decoder: () => new Decoder(readCoordinatorField, 9),
+  decoder: () => new Decoder(readCoordinatorField, 10),
 }
 
 /** Of a coordinator: it sends `ConnectResponse`s and receives `ConnectRequest`s. */
 export const coordinatorCodec: FrameCodec<CoordinatorItem, ServiceItem | UnreadableCommandItem> = {
   encoder: (frameBytesMax, onFrame) => new Encoder(writeCoordinatorItem, frameBytesMax, onFrame),
-  decoder: () => new Decoder(readServiceField, 8),
+  decoder: () => new Decoder(readServiceField, 9),
 }
 
 class Encoder<Item> implements FrameEncoder<Item> {
@@ -215,6 +216,9 @@ function readServiceField(
     case 66:
       items.push(readStepAnswer(reader))
       return true
+    case 74:
+      items.push(readNoSession(reader))
+      return true
     default:
       return false
   }
@@ -247,6 +251,9 @@ function readCoordinatorField(
       return true
     case 74:
       items.push(readStepCall(reader, names))
+      return true
+    case 82:
+      items.push(routingsOf(reader.raw()))
       return true
     default:
       return false

@@ -8,9 +8,10 @@ import {
   HelloSchema,
   RegisteredSchema,
   RegistrationSchema,
+  RoutingsSchema,
   WelcomeSchema,
 } from './gen/escrow/v1/session_pb.ts'
-import type { CoordinatorItem, HelloItem, ServiceItem, WelcomeItem } from './items.ts'
+import type { CoordinatorItem, HelloItem, RegisterItem, WelcomeItem } from './items.ts'
 import { malformed } from './proto-reader.ts'
 import { checkUint32 } from './scalars.ts'
 
@@ -47,6 +48,7 @@ export const helloBytes = (item: HelloItem): Uint8Array =>
       stepsMax: checkUint32('stepsMax', item.stepsMax),
       previousSession: item.previousSession,
       registration: registrationInit(item.registration),
+      ...item.node,
     }),
   )
 
@@ -62,20 +64,27 @@ export function helloOf(bytes: Uint8Array): HelloItem {
     stepsMax: hello.stepsMax,
     previousSession: hello.previousSession,
     registration: registrationFromProto(hello.registration ?? NO_NAMES),
+    node: hello.node === '' ? undefined : { node: hello.node, incarnation: hello.incarnation },
   }
 }
 
 /** A registration, encoded. */
-export const registrationBytes = (number: number, registration: Registration): Uint8Array =>
+export const registrationBytes = ({ number, registration, owner }: RegisterItem): Uint8Array =>
   toBinary(
     RegistrationSchema,
-    create(RegistrationSchema, { number: checkUint32('number', number), ...registrationInit(registration) }),
+    create(RegistrationSchema, {
+      number: checkUint32('number', number),
+      ...registrationInit(registration),
+      ...owner,
+    }),
   )
 
 /** The registration in the bytes. Throws `malformed`. */
-export function registrationOf(bytes: Uint8Array): Extract<ServiceItem, { type: 'register' }> {
+export function registrationOf(bytes: Uint8Array): RegisterItem {
   const message = readMessage(RegistrationSchema, bytes)
-  return { type: 'register', number: message.number, registration: registrationFromProto(message) }
+  const { number, namespace, service } = message
+  const owner = service === '' ? undefined : { namespace, service }
+  return { type: 'register', number, registration: registrationFromProto(message), owner }
 }
 
 /** A welcome, encoded. */
@@ -103,6 +112,16 @@ export function welcomeOf(bytes: Uint8Array): WelcomeItem {
     limits: { bodyBytesMax, headerBytesMax, messagesMax, transactionBytesMax, frameBytesMax },
   }
 }
+
+/** Routing parts, encoded. */
+export const routingsBytes = (routings: readonly string[]): Uint8Array =>
+  toBinary(RoutingsSchema, create(RoutingsSchema, { routings: [...routings] }))
+
+/** The routing parts in the bytes. Throws `malformed`. */
+export const routingsOf = (bytes: Uint8Array): Extract<CoordinatorItem, { type: 'routings' }> => ({
+  type: 'routings',
+  routings: readMessage(RoutingsSchema, bytes).routings,
+})
 
 /** The outcome of a registration in the bytes. Throws `malformed`. */
 export function registeredOf(bytes: Uint8Array): Extract<CoordinatorItem, { type: 'registered' }> {

@@ -13,9 +13,18 @@ import type {
 import type { Limits } from '../core/envelope.ts'
 import type { EscrowError } from '../core/errors.ts'
 
-/** The first item of a service. */
+/** Who a node is, by the store's directory. */
+export interface NodeName {
+  /** `host:port`. */
+  readonly node: string
+  readonly incarnation: string
+}
+
+/** The first item of a service, or of a node. */
 export interface HelloItem {
   readonly type: 'hello'
+  /** Only of a node, whose namespace, service and registration are empty. */
+  readonly node?: NodeName | undefined
   readonly namespace: string
   readonly service: string
   readonly deliveriesMax: number
@@ -26,14 +35,25 @@ export interface HelloItem {
   readonly registration: Registration
 }
 
-/** What a service sends. */
+/** Names that are served from now on. */
+export interface RegisterItem {
+  readonly type: 'register'
+  readonly number: number
+  readonly registration: Registration
+  /** Only from a node: whose names these are. */
+  readonly owner?: { readonly namespace: string; readonly service: string } | undefined
+}
+
+/** What a service sends; a node sends the same, and tells what is not a service's to tell. */
 export type ServiceItem =
   | HelloItem
-  | { readonly type: 'register'; readonly number: number; readonly registration: Registration }
+  | RegisterItem
   | ({ readonly type: 'command'; readonly commandId: number; readonly timeoutMs: number } & OperationRequest)
   | { readonly type: 'deliveryAnswer'; readonly callId: number; readonly response: DeliverResponse }
   | { readonly type: 'checkBackAnswer'; readonly callId: number; readonly response: CheckBackResponse }
   | { readonly type: 'stepAnswer'; readonly callId: number; readonly response: StepResponse }
+  /** Only from a node: nobody was asked. */
+  | { readonly type: 'noSession'; readonly callId: number; readonly error: string }
 
 /** A command that could be told from others, but not carried out: its outcome is this error. Only received, never sent. */
 export interface UnreadableCommandItem {
@@ -51,16 +71,27 @@ export interface WelcomeItem {
   readonly limits: Limits
 }
 
+/** A call of a participant, of any class. */
+export type CallItem = {
+  readonly callId: number
+  /** Only to a node: the database that its receiver told. */
+  readonly databaseId?: string | undefined
+} & (
+  | { readonly type: 'delivery'; readonly request: DeliverRequest }
+  | { readonly type: 'checkBack'; readonly request: CheckBackRequest }
+  | { readonly type: 'step'; readonly request: StepRequest }
+)
+
 /** What a coordinator sends. */
 export type CoordinatorItem =
   | WelcomeItem
   | { readonly type: 'registered'; readonly number: number; readonly error: EscrowError | undefined }
   | ({ readonly type: 'reply'; readonly commandId: number } & OperationResponse)
   | { readonly type: 'failure'; readonly commandId: number; readonly error: EscrowError }
-  | { readonly type: 'delivery'; readonly callId: number; readonly request: DeliverRequest }
-  | { readonly type: 'checkBack'; readonly callId: number; readonly request: CheckBackRequest }
-  | { readonly type: 'step'; readonly callId: number; readonly request: StepRequest }
+  | CallItem
   | { readonly type: 'drain' }
+  /** Routing parts of ids that are minted from now on; empty: those of before. */
+  | { readonly type: 'routings'; readonly routings: readonly string[] }
 
 /**
  * One side of an open session. Items queued in one turn of the event loop leave together, in frames; the order of items

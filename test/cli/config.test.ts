@@ -302,6 +302,9 @@ describe('a wrong option is named, with its value and its bound', () => {
         /^option cluster.advertise: .* is not HOST:PORT/,
       )
     expect(() => parseConfig({ cluster: { leaseMs: 10 } })).toThrow('option cluster.leaseMs')
+    expect(() => parseConfig({ store: 'postgres://h/d', listen: false })).toThrow(
+      'option listen: false is not true',
+    )
   })
 
   test.each(['0x1', '-1', '65536', '1e3', ' 1'])('the port %j of the environment', (text) => {

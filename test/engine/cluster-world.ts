@@ -37,7 +37,8 @@ export class ClusterWorld extends World {
     this.#incarnations += 1
     const incarnation = `incarnation-${this.#incarnations}`
     const started = await this.start({
-      cluster: { node: { node: name, incarnation }, peers, leaseMs: LEASE_MS },
+      cluster: () => ({ node: { node: name, incarnation }, peers, leaseMs: LEASE_MS }),
+      bounds: { checkpointRowsMax: 5, provenMsMax: LEASE_MS / 2 },
       ...overrides,
     })
     const node: Node = { ...started, name, followed }

@@ -44,10 +44,21 @@ const table: Readonly<Record<string, Part>> = {
   engine: { files: /^engine\//, parts: ['core', ...everyPort, 'store format'], packages: ['node:crypto'] },
   rpc: {
     files: /^rpc\//,
-    parts: ['core', 'wire', 'engine'],
+    // A node is a client of the others.
+    parts: ['core', 'wire', 'engine', 'session client'],
     packages: [...grpc, '@grpc/reflection'],
   },
-  participant: { files: /^participant\//, parts: ['core', 'wire', 'runtime'], packages: grpc },
+  // What every client of a session needs, whether it is a service or a node.
+  'session client': {
+    files: /^participant\/(connection|requests|deadlines)\.ts$/,
+    parts: ['core', 'wire'],
+    packages: [],
+  },
+  participant: {
+    files: /^participant\//,
+    parts: ['core', 'wire', 'runtime', 'session client'],
+    packages: grpc,
+  },
   consumer: { files: /^consumer\//, parts: ['core', 'wire'], packages: ['@opentelemetry/api', 'node:*'] },
   observability: { files: /^observability\//, parts: ['core'], packages: ['@opentelemetry/api', 'node:*'] },
   config: { files: /^config(-[a-z]+)?\.ts$/, parts: ['core', ...everyPort], packages: ['node:*'] },

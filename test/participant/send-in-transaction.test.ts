@@ -169,7 +169,7 @@ test('the transaction of a step that was done before is rolled back, and what th
   // The check-back finds out by itself where this word is lost: the step is done all the same.
   const lost = new EscrowError('uncertain', 'not answered')
   coordinator.answer = (command) => ({ ...agreeable(command), rollback: lost })
-  expect(await session.sendInTransaction(request, abandon)).toMatchObject({
+  expect(await session.sendInTransaction(request, abandon, { timeoutMs: 300 })).toMatchObject({
     ...repeated,
     status: 'prepared',
     acknowledged: false,

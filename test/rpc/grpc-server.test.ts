@@ -8,6 +8,7 @@ import { GrpcServer } from '../../src/rpc/grpc-server.ts'
 import { healthService } from '../../src/rpc/health.ts'
 import { COORDINATOR_SERVICE, unaryMethods } from '../../src/rpc/unary.ts'
 import { unaryService } from '../../src/rpc/unary-server.ts'
+import { systemRuntime } from '../../src/runtime.ts'
 import { errorFromGrpc } from '../../src/wire/errors.ts'
 import {
   GetRequestSchema,
@@ -31,7 +32,12 @@ let client: Client
 beforeEach(async () => {
   fake = new FakeCoordination()
   const now = () => Date.now()
-  const methods = unaryMethods({ coordination: fake, now, inFlightMax: 100, isStopping: () => false })
+  const methods = unaryMethods({
+    coordination: fake,
+    runtime: systemRuntime,
+    inFlightMax: 100,
+    isStopping: () => false,
+  })
   server = new GrpcServer({
     host: '127.0.0.1',
     port: 0,

@@ -10,6 +10,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { EscrowError } from '../../src/core/errors.ts'
 import { HttpServer } from '../../src/rpc/http-server.ts'
 import { unaryMethods } from '../../src/rpc/unary.ts'
+import { systemRuntime } from '../../src/runtime.ts'
 import { errorFromHttp } from '../../src/wire/errors.ts'
 import { CoordinatorService } from '../../src/wire/gen/escrow/v1/coordinator_pb.ts'
 import { FakeCoordination, until } from './fake-coordination.ts'
@@ -29,7 +30,7 @@ beforeEach(async () => {
   stopping = false
   const methods = unaryMethods({
     coordination: fake,
-    now: () => NOW_MS,
+    runtime: { ...systemRuntime, now: () => NOW_MS },
     inFlightMax: 4,
     isStopping: () => stopping,
   })

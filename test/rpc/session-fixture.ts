@@ -11,6 +11,7 @@ import type {
   RequestOptions,
 } from '../../src/engine/coordination.ts'
 import type { CheckBackOutcome, DeliveryOutcome } from '../../src/engine/outlet.ts'
+import type { NodeInfo } from '../../src/engine/peers.ts'
 import { GrpcServer } from '../../src/rpc/grpc-server.ts'
 import { Participants } from '../../src/rpc/participants.ts'
 import { SessionHosts, type SessionHostsOptions } from '../../src/rpc/session-hosts.ts'
@@ -56,14 +57,23 @@ export class HeldCoordination implements Coordination {
 
   async registerUrl(): Promise<void> {}
 
-  onRoutings(): void {}
+  /** Tells that other routing parts are best. */
+  reroute: (routings: readonly string[]) => void = () => {}
+
+  onRoutings(callback: (routings: readonly string[]) => void): void {
+    this.reroute = callback
+  }
 
   nodes(): ClusterView {
     return { nodes: [], logs: 1 }
   }
 
-  async isNode(): Promise<boolean> {
-    return true
+  /** Those that the store's directory has. */
+  readonly known: NodeInfo[] = []
+
+  async isNode({ node, incarnation }: NodeInfo): Promise<boolean> {
+    await this.gate
+    return this.known.some((each) => each.node === node && each.incarnation === incarnation)
   }
 
   openSession(): OpenedSession {
@@ -171,7 +181,7 @@ export class Peer {
 /** Delivers to `inventory/reserve` and writes the outcome down. */
 export function deliver(
   participants: Participants,
-  { timeoutMs = 5000, body = new Uint8Array(3), namespace = 'default' } = {},
+  { timeoutMs = 5000, body = new Uint8Array(3), namespace = 'default', databaseId = '' } = {},
 ): DeliveryOutcome[] {
   const outcomes: DeliveryOutcome[] = []
   participants.deliver(
@@ -190,7 +200,7 @@ export function deliver(
       trace: NO_TRACE,
       timeoutMs,
     },
-    '',
+    databaseId,
     (outcome) => outcomes.push(outcome),
   )
   return outcomes

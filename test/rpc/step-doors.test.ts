@@ -17,6 +17,7 @@ import type { StepOutcome } from '../../src/engine/step-outlet.ts'
 import { ListenerCaller } from '../../src/rpc/callers.ts'
 import { HttpServer } from '../../src/rpc/http-server.ts'
 import { unaryMethods } from '../../src/rpc/unary.ts'
+import { systemRuntime } from '../../src/runtime.ts'
 import { CoordinatorService } from '../../src/wire/gen/escrow/v1/coordinator_pb.ts'
 import {
   StepOutcome as Outcome,
@@ -35,8 +36,12 @@ describe('the operations on sagas over HTTP', () => {
   let base: string
   beforeEach(async () => {
     fake = new FakeCoordination()
-    const now = () => Date.now()
-    const methods = unaryMethods({ coordination: fake, now, inFlightMax: 4, isStopping: () => false })
+    const methods = unaryMethods({
+      coordination: fake,
+      runtime: systemRuntime,
+      inFlightMax: 4,
+      isStopping: () => false,
+    })
     const server = new HttpServer({
       host: '127.0.0.1',
       port: 0,

@@ -20,6 +20,7 @@ const text = fc.oneof(
 )
 /** What the API leaves out where proto3 has an empty field. */
 const optionalText = text.map((value) => value || undefined)
+const notEmpty = text.filter((value) => value !== '')
 const body = fc.oneof(
   fc.uint8Array({ maxLength: 300 }),
   fc.constantFrom(0, 1, 127, 128, 16_383, 16_384, 70_000).map((length) => new Uint8Array(length).fill(7)),
@@ -340,7 +341,13 @@ export const serviceItem: Arbitrary<ServiceItem> = fc.oneof(
     }),
   }),
   fc.record({ type: fc.constant('stepAnswer' as const), callId: counter, response: stepResponse }),
-  fc.record({ type: fc.constant('register' as const), number: uint32, registration }),
+  fc.record({
+    type: fc.constant('register' as const),
+    number: uint32,
+    registration,
+    owner: fc.option(fc.record({ namespace: text, service: notEmpty }), { nil: undefined }),
+  }),
+  fc.record({ type: fc.constant('noSession' as const), callId: counter, error: text }),
   fc.record({
     type: fc.constant('hello' as const),
     namespace: text,
@@ -350,8 +357,11 @@ export const serviceItem: Arbitrary<ServiceItem> = fc.oneof(
     stepsMax: uint32,
     previousSession: text,
     registration,
+    node: fc.option(fc.record({ node: notEmpty, incarnation: text }), { nil: undefined }),
   }),
 )
+
+const call = { callId: counter, databaseId: optionalText }
 
 /** Anything that a coordinator may send. */
 export const coordinatorItem: Arbitrary<CoordinatorItem> = fc.oneof(
@@ -359,9 +369,9 @@ export const coordinatorItem: Arbitrary<CoordinatorItem> = fc.oneof(
     .record({ commandId: counter, operation: operationResponse })
     .map(({ commandId, operation }): CoordinatorItem => ({ type: 'reply', commandId, ...operation })),
   fc.record({ type: fc.constant('failure' as const), commandId: counter, error }),
-  fc.record({ type: fc.constant('delivery' as const), callId: counter, request: deliverRequest }),
-  fc.record({ type: fc.constant('checkBack' as const), callId: counter, request: checkBackRequest }),
-  fc.record({ type: fc.constant('step' as const), callId: counter, request: stepRequest }),
+  fc.record({ type: fc.constant('delivery' as const), ...call, request: deliverRequest }),
+  fc.record({ type: fc.constant('checkBack' as const), ...call, request: checkBackRequest }),
+  fc.record({ type: fc.constant('step' as const), ...call, request: stepRequest }),
   fc.record({
     type: fc.constant('registered' as const),
     number: uint32,
@@ -381,4 +391,5 @@ export const coordinatorItem: Arbitrary<CoordinatorItem> = fc.oneof(
     }),
   }),
   fc.constant({ type: 'drain' as const }),
+  fc.record({ type: fc.constant('routings' as const), routings: fc.array(text, { maxLength: 3 }) }),
 )

@@ -53,9 +53,19 @@ const SERVICE_ORDER = [
   'checkBackAnswer',
   'stepAnswer',
   'register',
+  'noSession',
   'hello',
 ]
-const COORDINATOR_ORDER = ['reply failure', 'delivery', 'checkBack', 'step', 'registered', 'welcome', 'drain']
+const COORDINATOR_ORDER = [
+  'reply failure',
+  'delivery',
+  'checkBack',
+  'step',
+  'registered',
+  'welcome',
+  'drain',
+  'routings',
+]
 
 /** At most one of what a protobuf message holds once. */
 const once = <Item extends { type: string }>(items: readonly Item[], ...types: string[]) =>
@@ -277,7 +287,10 @@ describe('frames written by other versions', () => {
         ],
       }),
     )
-    const read = decode(coordinatorCodec, frame) as Extract<ServiceItem, { callId: number }>[]
+    const read = decode(coordinatorCodec, frame) as Extract<
+      ServiceItem,
+      { callId: number; response: unknown }
+    >[]
     expect(
       read.map(({ response }) => ('outcome' in response ? response.outcome : response.resolution)),
     ).toEqual(Array(9).fill('unknown'))

@@ -28,7 +28,7 @@ import {
   ConnectResponseSchema,
 } from '../../src/wire/gen/escrow/v1/session_pb.ts'
 import { errorFromProto } from '../../src/wire/handshake.ts'
-import type { CoordinatorItem, ServiceItem } from '../../src/wire/items.ts'
+import type { CallItem, CoordinatorItem, ServiceItem } from '../../src/wire/items.ts'
 
 const errorInit = ({ code, message, retryable, details }: EscrowError) => ({
   code,
@@ -46,6 +46,15 @@ const registrationInit = (registration: {
   handlers: [...registration.handlers],
   steps: [...(registration.steps ?? [])],
   databaseId: registration.databaseId,
+})
+
+const callInit = ({ callId, databaseId }: CallItem) => ({
+  callId: BigInt(callId),
+  databaseId: databaseId ?? '',
+})
+const namedBy = ({ callId, databaseId }: { callId: bigint; databaseId: string }) => ({
+  callId: Number(callId),
+  databaseId: databaseId || undefined,
 })
 
 /** A frame of a service's items, by protobuf-es. */
@@ -73,14 +82,21 @@ export function protoServiceFrame(items: readonly ServiceItem[]): Uint8Array {
     } else if (item.type === 'stepAnswer') {
       part.stepAnswers = [{ callId: BigInt(item.callId), response: stepResponseToProto(item.response) }]
     } else if (item.type === 'register') {
-      part.registrations = [{ number: item.number, ...registrationInit(item.registration) }]
-    } else part.hello = { ...item, registration: registrationInit(item.registration) } as never
+      const { number, registration, owner } = item
+      part.registrations = [{ number, ...registrationInit(registration), ...owner }]
+    } else if (item.type === 'noSession') {
+      part.noSessions = [{ callId: BigInt(item.callId), error: item.error }]
+    } else {
+      const { node, registration, ...rest } = item
+      part.hello = { ...rest, ...node, registration: registrationInit(registration) } as never
+    }
     const more = create(ConnectRequestSchema, part)
     frame.commands.push(...more.commands)
     frame.deliveryAnswers.push(...more.deliveryAnswers)
     frame.checkBackAnswers.push(...more.checkBackAnswers)
     frame.stepAnswers.push(...more.stepAnswers)
     frame.registrations.push(...more.registrations)
+    frame.noSessions.push(...more.noSessions)
     if (more.hello) frame.hello = more.hello
   }
   return toBinary(ConnectRequestSchema, frame)
@@ -118,11 +134,17 @@ export function protoServiceItems(bytes: Uint8Array): ServiceItem[] {
     items.push({ type: 'stepAnswer', callId: Number(callId), response: stepResponseFromProto(response) })
   }
   for (const message of frame.registrations) {
-    items.push({ type: 'register', number: message.number, registration: registrationFromProto(message) })
+    const { number, namespace, service } = message
+    const owner = service === '' ? undefined : { namespace, service }
+    items.push({ type: 'register', number, registration: registrationFromProto(message), owner })
+  }
+  for (const { callId, error } of frame.noSessions) {
+    items.push({ type: 'noSession', callId: Number(callId), error })
   }
   if (frame.hello) {
     const { namespace, service, deliveriesMax, checkBacksMax, stepsMax, previousSession, registration } =
       frame.hello
+    const { node, incarnation } = frame.hello
     items.push({
       type: 'hello',
       namespace,
@@ -132,6 +154,7 @@ export function protoServiceItems(bytes: Uint8Array): ServiceItem[] {
       stepsMax,
       previousSession,
       registration: registrationFromProto(registration!),
+      node: node === '' ? undefined : { node, incarnation },
     })
   }
   return items
@@ -149,15 +172,17 @@ export function protoCoordinatorFrame(items: readonly CoordinatorItem[]): Uint8A
       const value = errorInit(item.error)
       part.replies = [{ commandId: BigInt(item.commandId), result: { case: 'error', value } }]
     } else if (item.type === 'delivery') {
-      part.deliveries = [{ callId: BigInt(item.callId), request: deliverRequestToProto(item.request) }]
+      part.deliveries = [{ ...callInit(item), request: deliverRequestToProto(item.request) }]
     } else if (item.type === 'checkBack') {
-      part.checkBacks = [{ callId: BigInt(item.callId), request: checkBackRequestToProto(item.request) }]
+      part.checkBacks = [{ ...callInit(item), request: checkBackRequestToProto(item.request) }]
     } else if (item.type === 'step') {
-      part.steps = [{ callId: BigInt(item.callId), request: stepRequestToProto(item.request) }]
+      part.steps = [{ ...callInit(item), request: stepRequestToProto(item.request) }]
     } else if (item.type === 'registered') {
       part.registered = [{ number: item.number, ...(item.error ? { error: errorInit(item.error) } : {}) }]
     } else if (item.type === 'welcome') {
       part.welcome = { ...item, routings: [...item.routings], limits: { ...item.limits } } as never
+    } else if (item.type === 'routings') {
+      part.routings = [{ routings: [...item.routings] }]
     } else part.drain = true
     const more = create(ConnectResponseSchema, part)
     frame.replies.push(...more.replies)
@@ -165,6 +190,7 @@ export function protoCoordinatorFrame(items: readonly CoordinatorItem[]): Uint8A
     frame.checkBacks.push(...more.checkBacks)
     frame.steps.push(...more.steps)
     frame.registered.push(...more.registered)
+    frame.routings.push(...more.routings)
     if (more.welcome) frame.welcome = more.welcome
     if (more.drain) frame.drain = true
   }
@@ -188,14 +214,14 @@ export function protoCoordinatorItems(bytes: Uint8Array): CoordinatorItem[] {
       ...({ op: result.case, response } as OperationResponse),
     })
   }
-  for (const { callId, request } of frame.deliveries) {
-    items.push({ type: 'delivery', callId: Number(callId), request: deliverRequestFromProto(request!) })
+  for (const call of frame.deliveries) {
+    items.push({ type: 'delivery', ...namedBy(call), request: deliverRequestFromProto(call.request!) })
   }
-  for (const { callId, request } of frame.checkBacks) {
-    items.push({ type: 'checkBack', callId: Number(callId), request: checkBackRequestFromProto(request!) })
+  for (const call of frame.checkBacks) {
+    items.push({ type: 'checkBack', ...namedBy(call), request: checkBackRequestFromProto(call.request!) })
   }
-  for (const { callId, request } of frame.steps) {
-    items.push({ type: 'step', callId: Number(callId), request: stepRequestFromProto(request!) })
+  for (const call of frame.steps) {
+    items.push({ type: 'step', ...namedBy(call), request: stepRequestFromProto(call.request!) })
   }
   for (const { number, error } of frame.registered) {
     items.push({ type: 'registered', number, error: error && errorFromProto(error) })
@@ -206,5 +232,6 @@ export function protoCoordinatorItems(bytes: Uint8Array): CoordinatorItem[] {
     items.push({ type: 'welcome', session, commandsMax, routings, limits: plain })
   }
   if (frame.drain) items.push({ type: 'drain' })
+  for (const { routings } of frame.routings) items.push({ type: 'routings', routings })
   return items
 }

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file escrow/v1/session.proto.
  */
 export const file_escrow_v1_session: GenFile = /*@__PURE__*/
-  fileDesc("Chdlc2Nyb3cvdjEvc2Vzc2lvbi5wcm90bxIJZXNjcm93LnYxIsECCg5Db25uZWN0UmVxdWVzdBIOCgZmb3JtYXQYASABKA0SDgoGa2V5X2lkGAIgASgJEh8KBWhlbGxvGAMgASgLMhAuZXNjcm93LnYxLkhlbGxvEiQKCGNvbW1hbmRzGAQgAygLMhIuZXNjcm93LnYxLkNvbW1hbmQSMwoQZGVsaXZlcnlfYW5zd2VycxgFIAMoCzIZLmVzY3Jvdy52MS5EZWxpdmVyeUFuc3dlchI2ChJjaGVja19iYWNrX2Fuc3dlcnMYBiADKAsyGi5lc2Nyb3cudjEuQ2hlY2tCYWNrQW5zd2VyEi4KDXJlZ2lzdHJhdGlvbnMYByADKAsyFy5lc2Nyb3cudjEuUmVnaXN0cmF0aW9uEisKDHN0ZXBfYW5zd2VycxgIIAMoCzIVLmVzY3Jvdy52MS5TdGVwQW5zd2VyIrMCCg9Db25uZWN0UmVzcG9uc2USDgoGZm9ybWF0GAEgASgNEg4KBmtleV9pZBgCIAEoCRIjCgd3ZWxjb21lGAMgASgLMhIuZXNjcm93LnYxLldlbGNvbWUSIQoHcmVwbGllcxgEIAMoCzIQLmVzY3Jvdy52MS5SZXBseRIrCgpkZWxpdmVyaWVzGAUgAygLMhcuZXNjcm93LnYxLkRlbGl2ZXJ5Q2FsbBItCgtjaGVja19iYWNrcxgGIAMoCzIYLmVzY3Jvdy52MS5DaGVja0JhY2tDYWxsEikKCnJlZ2lzdGVyZWQYByADKAsyFS5lc2Nyb3cudjEuUmVnaXN0ZXJlZBINCgVkcmFpbhgIIAEoCBIiCgVzdGVwcxgJIAMoCzITLmVzY3Jvdy52MS5TdGVwQ2FsbCK4AQoFSGVsbG8SEQoJbmFtZXNwYWNlGAEgASgJEg8KB3NlcnZpY2UYAiABKAkSFgoOZGVsaXZlcmllc19tYXgYAyABKA0SFwoPY2hlY2tfYmFja3NfbWF4GAQgASgNEhgKEHByZXZpb3VzX3Nlc3Npb24YBSABKAkSLQoMcmVnaXN0cmF0aW9uGAYgASgLMhcuZXNjcm93LnYxLlJlZ2lzdHJhdGlvbhIRCglzdGVwc19tYXgYByABKA0iZgoMUmVnaXN0cmF0aW9uEg4KBm51bWJlchgBIAEoDRIQCghjaGVja2VycxgCIAMoCRIQCghoYW5kbGVycxgDIAMoCRITCgtkYXRhYmFzZV9pZBgEIAEoCRINCgVzdGVwcxgFIAMoCSI9CgpSZWdpc3RlcmVkEg4KBm51bWJlchgBIAEoDRIfCgVlcnJvchgCIAEoCzIQLmVzY3Jvdy52MS5FcnJvciJlCgdXZWxjb21lEg8KB3Nlc3Npb24YASABKAkSFAoMY29tbWFuZHNfbWF4GAIgASgNEhAKCHJvdXRpbmdzGAMgAygJEiEKBmxpbWl0cxgEIAEoCzIRLmVzY3Jvdy52MS5MaW1pdHMiiAEKBkxpbWl0cxIWCg5ib2R5X2J5dGVzX21heBgBIAEoDRIYChBoZWFkZXJfYnl0ZXNfbWF4GAIgASgNEhQKDG1lc3NhZ2VzX21heBgDIAEoDRIdChV0cmFuc2FjdGlvbl9ieXRlc19tYXgYBCABKA0SFwoPZnJhbWVfYnl0ZXNfbWF4GAUgASgNIoQGCgdDb21tYW5kEhIKCmNvbW1hbmRfaWQYASABKAQSEgoKdGltZW91dF9tcxgCIAEoDRIsCgdwcmVwYXJlGAMgASgLMhkuZXNjcm93LnYxLlByZXBhcmVSZXF1ZXN0SAASKgoGY29tbWl0GAQgASgLMhguZXNjcm93LnYxLkNvbW1pdFJlcXVlc3RIABIuCghyb2xsYmFjaxgFIAEoCzIaLmVzY3Jvdy52MS5Sb2xsYmFja1JlcXVlc3RIABJAChJyZXF1ZXN0X2NoZWNrX2JhY2sYBiABKAsyIi5lc2Nyb3cudjEuUmVxdWVzdENoZWNrQmFja1JlcXVlc3RIABIkCgNnZXQYByABKAsyFS5lc2Nyb3cudjEuR2V0UmVxdWVzdEgAEiYKBGxpc3QYCCABKAsyFi5lc2Nyb3cudjEuTGlzdFJlcXVlc3RIABImCgR3YWl0GAkgASgLMhYuZXNjcm93LnYxLldhaXRSZXF1ZXN0SAASKAoFcmV0cnkYCiABKAsyFy5lc2Nyb3cudjEuUmV0cnlSZXF1ZXN0SAASJgoEc2tpcBgLIAEoCzIWLmVzY3Jvdy52MS5Ta2lwUmVxdWVzdEgAEjIKCmNvbXBlbnNhdGUYDCABKAsyHC5lc2Nyb3cudjEuQ29tcGVuc2F0ZVJlcXVlc3RIABIxCgpzdGFydF9zYWdhGA0gASgLMhsuZXNjcm93LnYxLlN0YXJ0U2FnYVJlcXVlc3RIABIuCgZzaWduYWwYDiABKAsyHC5lc2Nyb3cudjEuU2lnbmFsU2FnYVJlcXVlc3RIABIyCghjb21wbGV0ZRgPIAEoCzIeLmVzY3Jvdy52MS5Db21wbGV0ZVN0ZXBSZXF1ZXN0SAASLgoGY2FuY2VsGBAgASgLMhwuZXNjcm93LnYxLkNhbmNlbFNhZ2FSZXF1ZXN0SAASNQoMbWlncmF0ZV9zYWdhGBEgASgLMh0uZXNjcm93LnYxLk1pZ3JhdGVTYWdhUmVxdWVzdEgAQgsKCW9wZXJhdGlvbiKdBgoFUmVwbHkSEgoKY29tbWFuZF9pZBgBIAEoBBIhCgVlcnJvchgCIAEoCzIQLmVzY3Jvdy52MS5FcnJvckgAEi0KB3ByZXBhcmUYAyABKAsyGi5lc2Nyb3cudjEuUHJlcGFyZVJlc3BvbnNlSAASKwoGY29tbWl0GAQgASgLMhkuZXNjcm93LnYxLkNvbW1pdFJlc3BvbnNlSAASLwoIcm9sbGJhY2sYBSABKAsyGy5lc2Nyb3cudjEuUm9sbGJhY2tSZXNwb25zZUgAEkEKEnJlcXVlc3RfY2hlY2tfYmFjaxgGIAEoCzIjLmVzY3Jvdy52MS5SZXF1ZXN0Q2hlY2tCYWNrUmVzcG9uc2VIABIlCgNnZXQYByABKAsyFi5lc2Nyb3cudjEuR2V0UmVzcG9uc2VIABInCgRsaXN0GAggASgLMhcuZXNjcm93LnYxLkxpc3RSZXNwb25zZUgAEicKBHdhaXQYCSABKAsyFy5lc2Nyb3cudjEuV2FpdFJlc3BvbnNlSAASKQoFcmV0cnkYCiABKAsyGC5lc2Nyb3cudjEuUmV0cnlSZXNwb25zZUgAEicKBHNraXAYCyABKAsyFy5lc2Nyb3cudjEuU2tpcFJlc3BvbnNlSAASMwoKY29tcGVuc2F0ZRgMIAEoCzIdLmVzY3Jvdy52MS5Db21wZW5zYXRlUmVzcG9uc2VIABIyCgpzdGFydF9zYWdhGA0gASgLMhwuZXNjcm93LnYxLlN0YXJ0U2FnYVJlc3BvbnNlSAASLwoGc2lnbmFsGA4gASgLMh0uZXNjcm93LnYxLlNpZ25hbFNhZ2FSZXNwb25zZUgAEjMKCGNvbXBsZXRlGA8gASgLMh8uZXNjcm93LnYxLkNvbXBsZXRlU3RlcFJlc3BvbnNlSAASLwoGY2FuY2VsGBAgASgLMh0uZXNjcm93LnYxLkNhbmNlbFNhZ2FSZXNwb25zZUgAEjYKDG1pZ3JhdGVfc2FnYRgRIAEoCzIeLmVzY3Jvdy52MS5NaWdyYXRlU2FnYVJlc3BvbnNlSABCCAoGcmVzdWx0IpkBCgVFcnJvchIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSEQoJcmV0cnlhYmxlGAMgASgIEi4KB2RldGFpbHMYBCADKAsyHS5lc2Nyb3cudjEuRXJyb3IuRGV0YWlsc0VudHJ5Gi4KDERldGFpbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIksKDERlbGl2ZXJ5Q2FsbBIPCgdjYWxsX2lkGAEgASgEEioKB3JlcXVlc3QYAiABKAsyGS5lc2Nyb3cudjEuRGVsaXZlclJlcXVlc3QiTwoORGVsaXZlcnlBbnN3ZXISDwoHY2FsbF9pZBgBIAEoBBIsCghyZXNwb25zZRgCIAEoCzIaLmVzY3Jvdy52MS5EZWxpdmVyUmVzcG9uc2UiTgoNQ2hlY2tCYWNrQ2FsbBIPCgdjYWxsX2lkGAEgASgEEiwKB3JlcXVlc3QYAiABKAsyGy5lc2Nyb3cudjEuQ2hlY2tCYWNrUmVxdWVzdCJSCg9DaGVja0JhY2tBbnN3ZXISDwoHY2FsbF9pZBgBIAEoBBIuCghyZXNwb25zZRgCIAEoCzIcLmVzY3Jvdy52MS5DaGVja0JhY2tSZXNwb25zZSJECghTdGVwQ2FsbBIPCgdjYWxsX2lkGAEgASgEEicKB3JlcXVlc3QYAiABKAsyFi5lc2Nyb3cudjEuU3RlcFJlcXVlc3QiSAoKU3RlcEFuc3dlchIPCgdjYWxsX2lkGAEgASgEEikKCHJlc3BvbnNlGAIgASgLMhcuZXNjcm93LnYxLlN0ZXBSZXNwb25zZTJWCg5TZXNzaW9uU2VydmljZRJECgdDb25uZWN0EhkuZXNjcm93LnYxLkNvbm5lY3RSZXF1ZXN0GhouZXNjcm93LnYxLkNvbm5lY3RSZXNwb25zZSgBMAFiBnByb3RvMw", [file_escrow_v1_coordinator, file_escrow_v1_participant]);
+  fileDesc("Chdlc2Nyb3cvdjEvc2Vzc2lvbi5wcm90bxIJZXNjcm93LnYxIuwCCg5Db25uZWN0UmVxdWVzdBIOCgZmb3JtYXQYASABKA0SDgoGa2V5X2lkGAIgASgJEh8KBWhlbGxvGAMgASgLMhAuZXNjcm93LnYxLkhlbGxvEiQKCGNvbW1hbmRzGAQgAygLMhIuZXNjcm93LnYxLkNvbW1hbmQSMwoQZGVsaXZlcnlfYW5zd2VycxgFIAMoCzIZLmVzY3Jvdy52MS5EZWxpdmVyeUFuc3dlchI2ChJjaGVja19iYWNrX2Fuc3dlcnMYBiADKAsyGi5lc2Nyb3cudjEuQ2hlY2tCYWNrQW5zd2VyEi4KDXJlZ2lzdHJhdGlvbnMYByADKAsyFy5lc2Nyb3cudjEuUmVnaXN0cmF0aW9uEisKDHN0ZXBfYW5zd2VycxgIIAMoCzIVLmVzY3Jvdy52MS5TdGVwQW5zd2VyEikKC25vX3Nlc3Npb25zGAkgAygLMhQuZXNjcm93LnYxLk5vU2Vzc2lvbiLaAgoPQ29ubmVjdFJlc3BvbnNlEg4KBmZvcm1hdBgBIAEoDRIOCgZrZXlfaWQYAiABKAkSIwoHd2VsY29tZRgDIAEoCzISLmVzY3Jvdy52MS5XZWxjb21lEiEKB3JlcGxpZXMYBCADKAsyEC5lc2Nyb3cudjEuUmVwbHkSKwoKZGVsaXZlcmllcxgFIAMoCzIXLmVzY3Jvdy52MS5EZWxpdmVyeUNhbGwSLQoLY2hlY2tfYmFja3MYBiADKAsyGC5lc2Nyb3cudjEuQ2hlY2tCYWNrQ2FsbBIpCgpyZWdpc3RlcmVkGAcgAygLMhUuZXNjcm93LnYxLlJlZ2lzdGVyZWQSDQoFZHJhaW4YCCABKAgSIgoFc3RlcHMYCSADKAsyEy5lc2Nyb3cudjEuU3RlcENhbGwSJQoIcm91dGluZ3MYCiADKAsyEy5lc2Nyb3cudjEuUm91dGluZ3Mi2wEKBUhlbGxvEhEKCW5hbWVzcGFjZRgBIAEoCRIPCgdzZXJ2aWNlGAIgASgJEhYKDmRlbGl2ZXJpZXNfbWF4GAMgASgNEhcKD2NoZWNrX2JhY2tzX21heBgEIAEoDRIYChBwcmV2aW91c19zZXNzaW9uGAUgASgJEi0KDHJlZ2lzdHJhdGlvbhgGIAEoCzIXLmVzY3Jvdy52MS5SZWdpc3RyYXRpb24SEQoJc3RlcHNfbWF4GAcgASgNEgwKBG5vZGUYCCABKAkSEwoLaW5jYXJuYXRpb24YCSABKAkiigEKDFJlZ2lzdHJhdGlvbhIOCgZudW1iZXIYASABKA0SEAoIY2hlY2tlcnMYAiADKAkSEAoIaGFuZGxlcnMYAyADKAkSEwoLZGF0YWJhc2VfaWQYBCABKAkSDQoFc3RlcHMYBSADKAkSEQoJbmFtZXNwYWNlGAYgASgJEg8KB3NlcnZpY2UYByABKAkiPQoKUmVnaXN0ZXJlZBIOCgZudW1iZXIYASABKA0SHwoFZXJyb3IYAiABKAsyEC5lc2Nyb3cudjEuRXJyb3IiZQoHV2VsY29tZRIPCgdzZXNzaW9uGAEgASgJEhQKDGNvbW1hbmRzX21heBgCIAEoDRIQCghyb3V0aW5ncxgDIAMoCRIhCgZsaW1pdHMYBCABKAsyES5lc2Nyb3cudjEuTGltaXRzIhwKCFJvdXRpbmdzEhAKCHJvdXRpbmdzGAEgAygJIogBCgZMaW1pdHMSFgoOYm9keV9ieXRlc19tYXgYASABKA0SGAoQaGVhZGVyX2J5dGVzX21heBgCIAEoDRIUCgxtZXNzYWdlc19tYXgYAyABKA0SHQoVdHJhbnNhY3Rpb25fYnl0ZXNfbWF4GAQgASgNEhcKD2ZyYW1lX2J5dGVzX21heBgFIAEoDSKEBgoHQ29tbWFuZBISCgpjb21tYW5kX2lkGAEgASgEEhIKCnRpbWVvdXRfbXMYAiABKA0SLAoHcHJlcGFyZRgDIAEoCzIZLmVzY3Jvdy52MS5QcmVwYXJlUmVxdWVzdEgAEioKBmNvbW1pdBgEIAEoCzIYLmVzY3Jvdy52MS5Db21taXRSZXF1ZXN0SAASLgoIcm9sbGJhY2sYBSABKAsyGi5lc2Nyb3cudjEuUm9sbGJhY2tSZXF1ZXN0SAASQAoScmVxdWVzdF9jaGVja19iYWNrGAYgASgLMiIuZXNjcm93LnYxLlJlcXVlc3RDaGVja0JhY2tSZXF1ZXN0SAASJAoDZ2V0GAcgASgLMhUuZXNjcm93LnYxLkdldFJlcXVlc3RIABImCgRsaXN0GAggASgLMhYuZXNjcm93LnYxLkxpc3RSZXF1ZXN0SAASJgoEd2FpdBgJIAEoCzIWLmVzY3Jvdy52MS5XYWl0UmVxdWVzdEgAEigKBXJldHJ5GAogASgLMhcuZXNjcm93LnYxLlJldHJ5UmVxdWVzdEgAEiYKBHNraXAYCyABKAsyFi5lc2Nyb3cudjEuU2tpcFJlcXVlc3RIABIyCgpjb21wZW5zYXRlGAwgASgLMhwuZXNjcm93LnYxLkNvbXBlbnNhdGVSZXF1ZXN0SAASMQoKc3RhcnRfc2FnYRgNIAEoCzIbLmVzY3Jvdy52MS5TdGFydFNhZ2FSZXF1ZXN0SAASLgoGc2lnbmFsGA4gASgLMhwuZXNjcm93LnYxLlNpZ25hbFNhZ2FSZXF1ZXN0SAASMgoIY29tcGxldGUYDyABKAsyHi5lc2Nyb3cudjEuQ29tcGxldGVTdGVwUmVxdWVzdEgAEi4KBmNhbmNlbBgQIAEoCzIcLmVzY3Jvdy52MS5DYW5jZWxTYWdhUmVxdWVzdEgAEjUKDG1pZ3JhdGVfc2FnYRgRIAEoCzIdLmVzY3Jvdy52MS5NaWdyYXRlU2FnYVJlcXVlc3RIAEILCglvcGVyYXRpb24inQYKBVJlcGx5EhIKCmNvbW1hbmRfaWQYASABKAQSIQoFZXJyb3IYAiABKAsyEC5lc2Nyb3cudjEuRXJyb3JIABItCgdwcmVwYXJlGAMgASgLMhouZXNjcm93LnYxLlByZXBhcmVSZXNwb25zZUgAEisKBmNvbW1pdBgEIAEoCzIZLmVzY3Jvdy52MS5Db21taXRSZXNwb25zZUgAEi8KCHJvbGxiYWNrGAUgASgLMhsuZXNjcm93LnYxLlJvbGxiYWNrUmVzcG9uc2VIABJBChJyZXF1ZXN0X2NoZWNrX2JhY2sYBiABKAsyIy5lc2Nyb3cudjEuUmVxdWVzdENoZWNrQmFja1Jlc3BvbnNlSAASJQoDZ2V0GAcgASgLMhYuZXNjcm93LnYxLkdldFJlc3BvbnNlSAASJwoEbGlzdBgIIAEoCzIXLmVzY3Jvdy52MS5MaXN0UmVzcG9uc2VIABInCgR3YWl0GAkgASgLMhcuZXNjcm93LnYxLldhaXRSZXNwb25zZUgAEikKBXJldHJ5GAogASgLMhguZXNjcm93LnYxLlJldHJ5UmVzcG9uc2VIABInCgRza2lwGAsgASgLMhcuZXNjcm93LnYxLlNraXBSZXNwb25zZUgAEjMKCmNvbXBlbnNhdGUYDCABKAsyHS5lc2Nyb3cudjEuQ29tcGVuc2F0ZVJlc3BvbnNlSAASMgoKc3RhcnRfc2FnYRgNIAEoCzIcLmVzY3Jvdy52MS5TdGFydFNhZ2FSZXNwb25zZUgAEi8KBnNpZ25hbBgOIAEoCzIdLmVzY3Jvdy52MS5TaWduYWxTYWdhUmVzcG9uc2VIABIzCghjb21wbGV0ZRgPIAEoCzIfLmVzY3Jvdy52MS5Db21wbGV0ZVN0ZXBSZXNwb25zZUgAEi8KBmNhbmNlbBgQIAEoCzIdLmVzY3Jvdy52MS5DYW5jZWxTYWdhUmVzcG9uc2VIABI2CgxtaWdyYXRlX3NhZ2EYESABKAsyHi5lc2Nyb3cudjEuTWlncmF0ZVNhZ2FSZXNwb25zZUgAQggKBnJlc3VsdCKZAQoFRXJyb3ISDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEhEKCXJldHJ5YWJsZRgDIAEoCBIuCgdkZXRhaWxzGAQgAygLMh0uZXNjcm93LnYxLkVycm9yLkRldGFpbHNFbnRyeRouCgxEZXRhaWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJgCgxEZWxpdmVyeUNhbGwSDwoHY2FsbF9pZBgBIAEoBBIqCgdyZXF1ZXN0GAIgASgLMhkuZXNjcm93LnYxLkRlbGl2ZXJSZXF1ZXN0EhMKC2RhdGFiYXNlX2lkGAMgASgJIk8KDkRlbGl2ZXJ5QW5zd2VyEg8KB2NhbGxfaWQYASABKAQSLAoIcmVzcG9uc2UYAiABKAsyGi5lc2Nyb3cudjEuRGVsaXZlclJlc3BvbnNlImMKDUNoZWNrQmFja0NhbGwSDwoHY2FsbF9pZBgBIAEoBBIsCgdyZXF1ZXN0GAIgASgLMhsuZXNjcm93LnYxLkNoZWNrQmFja1JlcXVlc3QSEwoLZGF0YWJhc2VfaWQYAyABKAkiUgoPQ2hlY2tCYWNrQW5zd2VyEg8KB2NhbGxfaWQYASABKAQSLgoIcmVzcG9uc2UYAiABKAsyHC5lc2Nyb3cudjEuQ2hlY2tCYWNrUmVzcG9uc2UiWQoIU3RlcENhbGwSDwoHY2FsbF9pZBgBIAEoBBInCgdyZXF1ZXN0GAIgASgLMhYuZXNjcm93LnYxLlN0ZXBSZXF1ZXN0EhMKC2RhdGFiYXNlX2lkGAMgASgJIkgKClN0ZXBBbnN3ZXISDwoHY2FsbF9pZBgBIAEoBBIpCghyZXNwb25zZRgCIAEoCzIXLmVzY3Jvdy52MS5TdGVwUmVzcG9uc2UiKwoJTm9TZXNzaW9uEg8KB2NhbGxfaWQYASABKAQSDQoFZXJyb3IYAiABKAkyVgoOU2Vzc2lvblNlcnZpY2USRAoHQ29ubmVjdBIZLmVzY3Jvdy52MS5Db25uZWN0UmVxdWVzdBoaLmVzY3Jvdy52MS5Db25uZWN0UmVzcG9uc2UoATABYgZwcm90bzM", [file_escrow_v1_coordinator, file_escrow_v1_participant]);
 
 /**
  * A frame from the service.
@@ -77,6 +77,13 @@ export type ConnectRequest = Message<"escrow.v1.ConnectRequest"> & {
    * @generated from field: repeated escrow.v1.StepAnswer step_answers = 8;
    */
   stepAnswers: StepAnswer[];
+
+  /**
+   * Only from a node: calls that nobody took.
+   *
+   * @generated from field: repeated escrow.v1.NoSession no_sessions = 9;
+   */
+  noSessions: NoSession[];
 };
 
 /**
@@ -154,6 +161,13 @@ export type ConnectResponse = Message<"escrow.v1.ConnectResponse"> & {
    * @generated from field: repeated escrow.v1.StepCall steps = 9;
    */
   steps: StepCall[];
+
+  /**
+   * Which routing parts are best from now on; the last one counts.
+   *
+   * @generated from field: repeated escrow.v1.Routings routings = 10;
+   */
+  routings: Routings[];
 };
 
 /**
@@ -217,6 +231,20 @@ export type Hello = Message<"escrow.v1.Hello"> & {
    * @generated from field: uint32 steps_max = 7;
    */
   stepsMax: number;
+
+  /**
+   * Only of a node, which has no namespace and no service: `host:port`, as it stands in the store's directory.
+   *
+   * @generated from field: string node = 8;
+   */
+  node: string;
+
+  /**
+   * Only of a node: what was minted when it started, as it stands in the store's directory.
+   *
+   * @generated from field: string incarnation = 9;
+   */
+  incarnation: string;
 };
 
 /**
@@ -227,7 +255,8 @@ export const HelloSchema: GenMessage<Hello> = /*@__PURE__*/
   messageDesc(file_escrow_v1_session, 2);
 
 /**
- * Checkers, handlers and steps that a session serves.
+ * Checkers, handlers and steps that a session serves. From a node it takes the place of the one before for the same
+ * namespace, service and database, and without names it takes that back.
  *
  * @generated from message escrow.v1.Registration
  */
@@ -266,6 +295,20 @@ export type Registration = Message<"escrow.v1.Registration"> & {
    * @generated from field: repeated string steps = 5;
    */
   steps: string[];
+
+  /**
+   * Only from a node: the namespace of the service.
+   *
+   * @generated from field: string namespace = 6;
+   */
+  namespace: string;
+
+  /**
+   * Only from a node: the service.
+   *
+   * @generated from field: string service = 7;
+   */
+  service: string;
 };
 
 /**
@@ -346,6 +389,27 @@ export const WelcomeSchema: GenMessage<Welcome> = /*@__PURE__*/
   messageDesc(file_escrow_v1_session, 5);
 
 /**
+ * Routing parts for ids that are minted from now on: those of the welcome have moved to another node.
+ *
+ * @generated from message escrow.v1.Routings
+ */
+export type Routings = Message<"escrow.v1.Routings"> & {
+  /**
+   * From slots that this node owns; where there are none, those of before are kept.
+   *
+   * @generated from field: repeated string routings = 1;
+   */
+  routings: string[];
+};
+
+/**
+ * Describes the message escrow.v1.Routings.
+ * Use `create(RoutingsSchema)` to create a new message.
+ */
+export const RoutingsSchema: GenMessage<Routings> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_session, 6);
+
+/**
  * The limits of a coordinator.
  *
  * @generated from message escrow.v1.Limits
@@ -392,7 +456,7 @@ export type Limits = Message<"escrow.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_escrow_v1_session, 6);
+  messageDesc(file_escrow_v1_session, 7);
 
 /**
  * One operation.
@@ -547,7 +611,7 @@ export type Command = Message<"escrow.v1.Command"> & {
  * Use `create(CommandSchema)` to create a new message.
  */
 export const CommandSchema: GenMessage<Command> = /*@__PURE__*/
-  messageDesc(file_escrow_v1_session, 7);
+  messageDesc(file_escrow_v1_session, 8);
 
 /**
  * The outcome of a command.
@@ -703,7 +767,7 @@ export type Reply = Message<"escrow.v1.Reply"> & {
  * Use `create(ReplySchema)` to create a new message.
  */
 export const ReplySchema: GenMessage<Reply> = /*@__PURE__*/
-  messageDesc(file_escrow_v1_session, 8);
+  messageDesc(file_escrow_v1_session, 9);
 
 /**
  * What went wrong, and what to do.
@@ -745,7 +809,7 @@ export type Error = Message<"escrow.v1.Error"> & {
  * Use `create(ErrorSchema)` to create a new message.
  */
 export const ErrorSchema: GenMessage<Error> = /*@__PURE__*/
-  messageDesc(file_escrow_v1_session, 9);
+  messageDesc(file_escrow_v1_session, 10);
 
 /**
  * A message for a handler of this session.
@@ -766,6 +830,13 @@ export type DeliveryCall = Message<"escrow.v1.DeliveryCall"> & {
    * @generated from field: escrow.v1.DeliverRequest request = 2;
    */
   request?: DeliverRequest | undefined;
+
+  /**
+   * Only to a node: the database that the receiver told, by which it was chosen.
+   *
+   * @generated from field: string database_id = 3;
+   */
+  databaseId: string;
 };
 
 /**
@@ -773,7 +844,7 @@ export type DeliveryCall = Message<"escrow.v1.DeliveryCall"> & {
  * Use `create(DeliveryCallSchema)` to create a new message.
  */
 export const DeliveryCallSchema: GenMessage<DeliveryCall> = /*@__PURE__*/
-  messageDesc(file_escrow_v1_session, 10);
+  messageDesc(file_escrow_v1_session, 11);
 
 /**
  * The answer to a delivery.
@@ -801,7 +872,7 @@ export type DeliveryAnswer = Message<"escrow.v1.DeliveryAnswer"> & {
  * Use `create(DeliveryAnswerSchema)` to create a new message.
  */
 export const DeliveryAnswerSchema: GenMessage<DeliveryAnswer> = /*@__PURE__*/
-  messageDesc(file_escrow_v1_session, 11);
+  messageDesc(file_escrow_v1_session, 12);
 
 /**
  * A question for a checker of this session.
@@ -822,6 +893,13 @@ export type CheckBackCall = Message<"escrow.v1.CheckBackCall"> & {
    * @generated from field: escrow.v1.CheckBackRequest request = 2;
    */
   request?: CheckBackRequest | undefined;
+
+  /**
+   * Only to a node: the database that the receiver told, by which it was chosen.
+   *
+   * @generated from field: string database_id = 3;
+   */
+  databaseId: string;
 };
 
 /**
@@ -829,7 +907,7 @@ export type CheckBackCall = Message<"escrow.v1.CheckBackCall"> & {
  * Use `create(CheckBackCallSchema)` to create a new message.
  */
 export const CheckBackCallSchema: GenMessage<CheckBackCall> = /*@__PURE__*/
-  messageDesc(file_escrow_v1_session, 12);
+  messageDesc(file_escrow_v1_session, 13);
 
 /**
  * The answer to a check-back.
@@ -857,7 +935,7 @@ export type CheckBackAnswer = Message<"escrow.v1.CheckBackAnswer"> & {
  * Use `create(CheckBackAnswerSchema)` to create a new message.
  */
 export const CheckBackAnswerSchema: GenMessage<CheckBackAnswer> = /*@__PURE__*/
-  messageDesc(file_escrow_v1_session, 13);
+  messageDesc(file_escrow_v1_session, 14);
 
 /**
  * A call of a step of this session.
@@ -878,6 +956,13 @@ export type StepCall = Message<"escrow.v1.StepCall"> & {
    * @generated from field: escrow.v1.StepRequest request = 2;
    */
   request?: StepRequest | undefined;
+
+  /**
+   * Only to a node: the database that the receiver told, by which it was chosen.
+   *
+   * @generated from field: string database_id = 3;
+   */
+  databaseId: string;
 };
 
 /**
@@ -885,7 +970,7 @@ export type StepCall = Message<"escrow.v1.StepCall"> & {
  * Use `create(StepCallSchema)` to create a new message.
  */
 export const StepCallSchema: GenMessage<StepCall> = /*@__PURE__*/
-  messageDesc(file_escrow_v1_session, 14);
+  messageDesc(file_escrow_v1_session, 15);
 
 /**
  * The answer to a call of a step.
@@ -913,7 +998,35 @@ export type StepAnswer = Message<"escrow.v1.StepAnswer"> & {
  * Use `create(StepAnswerSchema)` to create a new message.
  */
 export const StepAnswerSchema: GenMessage<StepAnswer> = /*@__PURE__*/
-  messageDesc(file_escrow_v1_session, 15);
+  messageDesc(file_escrow_v1_session, 16);
+
+/**
+ * Nobody was there to take a call, or all had their window full: it counts as no attempt.
+ *
+ * @generated from message escrow.v1.NoSession
+ */
+export type NoSession = Message<"escrow.v1.NoSession"> & {
+  /**
+   * The call's id.
+   *
+   * @generated from field: uint64 call_id = 1;
+   */
+  callId: bigint;
+
+  /**
+   * Why, for people.
+   *
+   * @generated from field: string error = 2;
+   */
+  error: string;
+};
+
+/**
+ * Describes the message escrow.v1.NoSession.
+ * Use `create(NoSessionSchema)` to create a new message.
+ */
+export const NoSessionSchema: GenMessage<NoSession> = /*@__PURE__*/
+  messageDesc(file_escrow_v1_session, 17);
 
 /**
  * One stream on which a service issues commands and receives deliveries, check-backs and calls of steps. Frames carry many
@@ -922,6 +1035,10 @@ export const StepAnswerSchema: GenMessage<StepAnswer> = /*@__PURE__*/
  * Each side names a window for each class of work (commands, deliveries, check-backs, steps): so many may be unanswered at
  * once. An answer gives its place in the window back, and needs none itself; a `wait` takes none. A receiver never
  * stops reading.
+ *
+ * Nodes of one coordinator hold such streams with each other, one in each direction. A node that opens one says who it is
+ * in its hello instead of a service. It sends the commands that the other one owns, which have a namespace each, and
+ * tells which names its own services serve; it is sent the calls for them.
  *
  * @generated from service escrow.v1.SessionService
  */

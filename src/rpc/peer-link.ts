@@ -211,6 +211,6 @@ const notOwner = (why: string): EscrowError => new EscrowError('notOwner', why)
 
 /** Not done by a node that stops, is not done: another one will own it. */
 const answerOf = (error: EscrowError): EscrowError =>
-  error.code === 'shuttingDown' || error.code === 'disconnected' ? notOwner(error.message) : error
+  error.code === 'shuttingDown' ? notOwner(error.message) : error
 
 const later = (reply: Reply, error: EscrowError): void => queueMicrotask(() => reply(error))

@@ -203,6 +203,7 @@ describe('what other nodes are told', () => {
     ])
     two.pause()
     runtime.turn()
+    expect(offers.length).toBe(3)
     two.leave()
     runtime.turn()
     expect(offers.length).toBe(3)

@@ -158,8 +158,10 @@ describe('another node', () => {
     expect(calls.length).toBe(1)
   })
 
-  test('that leaves leaves no timer behind', () => {
-    const node = new Elsewhere().serve()
+  test('that leaves leaves nothing behind: no timer, and no name though it was told twice', () => {
+    const node = new Elsewhere()
+    node.participation.serve(namespace, 'inventory', serving('', ['reserve', 'reserve']))
+    runtime.turn()
     deliver(participants)
     node.turnAway()
     // That of the pause, and the one that looks after all calls.

@@ -176,8 +176,7 @@ export class Requests {
       // It never left: too large for a frame, or too much is queued already.
       this.#take(commandId)
       pending.mayBeDone = pending.wasLost
-      const error = EscrowError.from(thrown)
-      if (!this.#retry(pending, error)) this.#fail(pending, error)
+      this.#refused(pending, EscrowError.from(thrown))
     }
   }
 
@@ -242,7 +241,7 @@ export class Requests {
     if (pending === undefined) return
     if (pending.state !== 'over') {
       if (error.code === 'uncertain') pending.wasLost = true
-      if (!this.#retry(pending, error)) this.#fail(pending, error)
+      this.#refused(pending, error)
     }
     this.#pump()
   }
@@ -253,6 +252,13 @@ export class Requests {
     this.#unanswered.delete(commandId)
     if (pending.op !== 'wait') this.#inWindow--
     return pending
+  }
+
+  #refused(pending: Pending, error: EscrowError): void {
+    if (this.#retry(pending, error)) return
+    // "Not now" tells of this time only: it may have been done before.
+    const isOfBefore = pending.wasLost && NOT_NOW.has(error.code)
+    this.#fail(pending, isOfBefore ? this.#unansweredError(pending, error.message, error) : error)
   }
 
   #retry(pending: Pending, error: EscrowError): boolean {

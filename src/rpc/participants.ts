@@ -195,7 +195,8 @@ export class Participants implements Outlet, StepOutlet {
         const before = new Map(served.get(key))
         const after = new Map<Receivers, NodeReceiver>()
         for (const receivers of this.#named(namespace, service, registration)) {
-          after.set(receivers, before.get(receivers) ?? this.#addNode(receivers, calls, databaseId))
+          const known = after.get(receivers) ?? before.get(receivers)
+          after.set(receivers, known ?? this.#addNode(receivers, calls, databaseId))
           before.delete(receivers)
           lists.add(receivers)
         }

@@ -115,15 +115,14 @@ export class PeerLink {
     const timeoutMs = Math.floor(deadlineMs - this.#options.runtime.now())
     if (timeoutMs < 1) return later(reply, new EscrowError('deadlineExceeded', 'its time had passed'))
     if (isWait) this.#waits++
-    requests
-      .submit(operation.op, operation.request as never, { timeoutMs })
-      .finally(() => {
-        if (isWait) this.#waits--
-      })
-      .then(
-        (response) => reply(undefined, response),
-        (error: unknown) => reply(answerOf(EscrowError.from(error))),
-      )
+    const answered: Reply = (error, response) => {
+      if (isWait) this.#waits--
+      reply(error, response)
+    }
+    requests.submit(operation.op, operation.request as never, { timeoutMs }).then(
+      (response) => answered(undefined, response),
+      (error: unknown) => answered(answerOf(EscrowError.from(error))),
+    )
   }
 
   /** Tells what this node's sessions serve. */
@@ -211,6 +210,6 @@ const notOwner = (why: string): EscrowError => new EscrowError('notOwner', why)
 
 /** Not done by a node that stops, is not done: another one will own it. */
 const answerOf = (error: EscrowError): EscrowError =>
-  error.code === 'shuttingDown' || error.code === 'disconnected' ? notOwner(error.message) : error
+  error.code === 'shuttingDown' ? notOwner(error.message) : error
 
 const later = (reply: Reply, error: EscrowError): void => queueMicrotask(() => reply(error))

@@ -98,6 +98,7 @@ describe('the command line', () => {
     [['get', 'a', 'b'], 'usage: escrow get ID'],
     [['get', 'a', '--frob'], "Unknown option '--frob'"],
     [['get', 'a', '--address', 'x'], '--address "x" is not HOST:PORT'],
+    [['get', 'a', '--address', 'x:1,'], '--address "x:1," is not HOST:PORT, or several with commas'],
     [['get', 'a', '--timeout-ms', '0'], '--timeout-ms "0" is not a whole number, 1-3600000'],
     [['list', '--status', 'gone'], '--status "gone" is none of prepared'],
     [['skip', 'a'], 'skip needs --execution'],
@@ -319,6 +320,11 @@ describe('operating a coordinator', () => {
   })
 
   const operate = (...args: string[]) => escrow([...args, '--address', served.address])
+  test('finds the node that answers among several', async () => {
+    for (const address of [`127.0.0.1:1,${served.address}`, `${served.address},127.0.0.1:1`])
+      expect(await escrow(['list', '--address', address])).toMatchObject({ code: 0 })
+  })
+
   const prepare = (id: string, ...handlers: string[]) =>
     post(served, 'Prepare', {
       id,

@@ -236,6 +236,16 @@ describe('what is refused at the door, with code and remedy', () => {
     expect((await post('Get', '{"id":"a"}')).status).toBe(200)
   })
 
+  test('a log that moves only takes longer; while as many wait as may, the others are told', async () => {
+    fake.failure = new EscrowError('notOwner', 'it moves')
+    const waiting = [post('Get', '{"id":"a"}'), post('Get', '{"id":"b"}')]
+    const ids = () => new Set(fake.requests.map(({ request }) => (request as { id: string }).id))
+    await until(() => ids().size === 2, 'both wait')
+    expect(await refused(await post('Get', '{"id":"c"}'))).toMatchObject({ code: 'notOwner' })
+    fake.failure = undefined
+    for (const answer of await Promise.all(waiting)) expect(answer.status).toBe(200)
+  })
+
   test('whatever comes while the coordinator stops', async () => {
     stopping = true
     expect(await refused(await post('Get', '{"id":"a"}'))).toMatchObject({

@@ -71,6 +71,7 @@ test('so many wait at once and no more, and nobody while the coordinator stops',
   isStopping = true
   await pass(30)
   expect([await one, await two]).toEqual(['notOwner', 'notOwner'])
+  expect(fake.requests.length).toBe(3)
   isStopping = false
   fake.failure = undefined
   expect(await commit(10_000)).toBe('committed')

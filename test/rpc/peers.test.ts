@@ -1,6 +1,8 @@
 import { afterEach, describe, expect, test } from 'vitest'
+import type { OperationRequest } from '../../src/core/api.ts'
 import { EscrowError } from '../../src/core/errors.ts'
 import type { Destination, Namespace } from '../../src/core/ids.ts'
+import { connect } from '../../src/participant/connect.ts'
 import { NODE_COMMANDS_MAX } from '../../src/rpc/node-guest.ts'
 import { WAITS_MAX } from '../../src/rpc/session-host.ts'
 import type { HelloItem } from '../../src/wire/items.ts'
@@ -125,6 +127,22 @@ describe('a command that another node owns', () => {
     expect(usurper.ends).toEqual([])
   })
 
+  test('whose node is killed costs a service nothing but a pause: its session sends it again', async () => {
+    const [a, b] = await pair()
+    const session = await connect(a.target, { service: 'orders', closeTimeoutMs: 0 })
+    closers.push(() => session.close())
+    const commit = session.commit({ id: 'x' })
+    await taken(a, 1)
+    const [command] = a.coordination.taken
+    const { op, request, reply, options } = command!
+    a.links.forward(b.info.node, { op, request } as OperationRequest, reply, options)
+    await taken(b, 1)
+    await b.stop()
+    await taken(a, 2)
+    a.coordination.taken[1]?.reply(undefined, { status: 'committed' })
+    expect(await commit).toEqual({ status: 'committed' })
+  })
+
   test('is refused when its deadline has passed, and no sooner given up', async () => {
     const [a, b] = await pair()
     const late = forward(a, b, { op: 'commit', request: { id: 'x' } }, 0)
@@ -146,6 +164,8 @@ describe('a command that another node owns', () => {
     const wait = forward(a, b, { op: 'wait', request: { id: 'x' } })
     await Promise.all([answered(commit), answered(wait)])
     expect([commit.error?.code, wait.error?.code]).toEqual(['overloaded', 'overloaded'])
+    // Here, before anything is sent.
+    for (const { error } of [commit, wait]) expect(error?.message).toContain(b.info.node)
     await taken(b, NODE_COMMANDS_MAX + WAITS_MAX)
     expect([...many, ...waits].filter(({ count }) => count > 0)).toEqual([])
     for (const { op, reply } of b.coordination.taken)

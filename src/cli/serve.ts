@@ -19,7 +19,10 @@ Runs a coordinator until SIGTERM or SIGINT: then it takes nothing new, finishes 
 second signal ends it at once; nothing that was answered is lost either way.
 
   --config FILE      the configuration, default ${CONFIG_FILES.join(' or ')} in this folder, if there is one
-  --store URL        where transactions are kept, such as embedded:./.escrow      (ESCROW_STORE)
+  --store URL        where transactions are kept: embedded:FOLDER, default embedded:./.escrow, or a PostgreSQL that
+                     many coordinators share: postgres://USER:PASSWORD@HOST:PORT/DATABASE  (ESCROW_STORE)
+  --advertise HOST:PORT
+                     where the others reach this one's gRPC port, default where it listens  (ESCROW_ADVERTISE)
   --host HOST        the address to listen at, default 127.0.0.1                  (ESCROW_HOST)
   --grpc-port N      the port for gRPC, default 7411, 0 for any                   (ESCROW_GRPC_PORT)
   --http-port N      the port for HTTP, default 7410, 0 for any                   (ESCROW_HTTP_PORT)
@@ -31,6 +34,7 @@ An option goes before its environment variable, that before the file.`,
       options: {
         config: { type: 'string' },
         store: { type: 'string' },
+        advertise: { type: 'string' },
         host: { type: 'string' },
         'grpc-port': { type: 'string' },
         'http-port': { type: 'string' },
@@ -42,6 +46,7 @@ An option goes before its environment variable, that before the file.`,
       throw new UsageError(`--log ${JSON.stringify(format)} is not text or json`)
     const flags: EscrowOptions = {
       store: values.store,
+      cluster: { advertise: values.advertise },
       grpc: { host: values.host, port: portOfText('--grpc-port', values['grpc-port']) },
       http: { host: values.host, port: portOfText('--http-port', values['http-port']) },
     }

@@ -17,6 +17,8 @@ export interface CoordinatorProcessOptions {
   readonly env?: Readonly<Record<string, string>>
   /** The store's folder. Default: one in a fresh temp folder. */
   readonly store?: string
+  /** The URL of a PostgreSQL instead, which others may share. */
+  readonly url?: string
   /** Lines of bash that run before it. */
   readonly before?: string
 }
@@ -74,11 +76,11 @@ export class CoordinatorProcess {
 
   /** Starts a process on the store, and doesn't wait for it. */
   launch(): Program {
-    const { config = join(this.folder, 'escrow.config.mjs'), env = {}, before } = this.#options
+    const { config = join(this.folder, 'escrow.config.mjs'), env = {}, before, url } = this.#options
     const ports = ['--grpc-port', String(this.grpcPort), '--http-port', String(this.httpPort)]
     this.#program = new Program({
       file: 'src/cli/escrow.ts',
-      args: ['serve', '--config', config, '--store', `embedded:${this.store}`, ...ports],
+      args: ['serve', '--config', config, '--store', url ?? `embedded:${this.store}`, ...ports],
       env,
       ...(before === undefined ? {} : { before }),
     })

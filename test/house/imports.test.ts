@@ -34,7 +34,7 @@ const table: Readonly<Record<string, Part>> = {
   'store adapters': {
     files: /^store\//,
     parts: ['core', 'store ports', 'store format'],
-    packages: ['lmdb', 'node:*'],
+    packages: ['lmdb', 'pg', 'node:*'],
   },
   'broker port': { files: /^broker\/broker\.ts$/, parts: ['core'], packages: [] },
   'broker adapters': { files: /^broker\//, parts: ['core', 'broker port'], packages: ['node:*'] },

@@ -1,0 +1,124 @@
+import { EscrowError } from '../../core/errors.ts'
+import type { Runtime } from '../../core/runtime.ts'
+import { storeFailure } from './failures.ts'
+import { Session, type SessionOptions } from './session.ts'
+
+/** What connections need. */
+export interface ConnectionsOptions extends SessionOptions {
+  readonly setTimer: Runtime['setTimer']
+}
+
+/** Uses that wait for a connection, at most. */
+const WAITING_MAX = 10_000
+
+interface Waiting {
+  readonly resolve: (session: Session | undefined) => void
+  readonly reject: (error: unknown) => void
+}
+
+const closedError = (): EscrowError => new EscrowError('storeUnavailable', 'the store is closed')
+
+/** A few connections for one purpose, opened as they are needed, so that no purpose waits for another. */
+export class Connections {
+  readonly #options: ConnectionsOptions
+  readonly #max: number
+  readonly #idle: Session[] = []
+  readonly #waiting: Waiting[] = []
+  #count = 0
+  #isClosed = false
+  #allGone: (() => void) | undefined
+
+  /** `max`: connections at once. */
+  constructor(options: ConnectionsOptions, max: number) {
+    this.#options = options
+    this.#max = max
+  }
+
+  /**
+   * Does some work on a connection that nobody else has meanwhile. Rejects with `storeUnavailable` (what became of it is
+   * unknown) or `storeCorrupt`; `doing` says what. Silence for the length of the lease ends the connection.
+   */
+  async use<T>(doing: string, work: (session: Session) => Promise<T>): Promise<T> {
+    const { leaseMs, setTimer } = this.#options
+    let session: Session | undefined
+    let isLate = false
+    const cancel = setTimer(() => {
+      isLate = true
+      session?.destroy()
+    }, leaseMs)
+    try {
+      session = await this.#take()
+      return await work(session)
+    } catch (error) {
+      if (isLate)
+        throw new EscrowError('storeUnavailable', `${doing}: no answer for ${leaseMs} ms`, { cause: error })
+      throw storeFailure(error, doing)
+    } finally {
+      cancel()
+      if (session !== undefined) this.#give(session)
+    }
+  }
+
+  /** Ends those that are idle; new ones are opened as they are needed. */
+  async rest(): Promise<void> {
+    await Promise.all(this.#idle.splice(0).map((session) => this.#end(session)))
+  }
+
+  /** Refuses new uses, and ends all once those under way are done. */
+  async close(): Promise<void> {
+    this.#isClosed = true
+    for (const { reject } of this.#waiting.splice(0)) reject(closedError())
+    const gone = new Promise<void>((resolve) => {
+      this.#allGone = resolve
+    })
+    await this.rest()
+    if (this.#count > 0) await gone
+  }
+
+  async #take(): Promise<Session> {
+    if (this.#isClosed) throw closedError()
+    for (let session = this.#idle.pop(); session !== undefined; session = this.#idle.pop()) {
+      if (session.isUsable) return session
+      this.#gone()
+    }
+    if (this.#count < this.#max) return await this.#open()
+    if (this.#waiting.length >= WAITING_MAX)
+      throw new EscrowError('storeUnavailable', `${WAITING_MAX} uses wait for a connection`)
+    const handed = await new Promise<Session | undefined>((resolve, reject) => {
+      this.#waiting.push({ resolve, reject })
+    })
+    return handed ?? (await this.#take())
+  }
+
+  async #open(): Promise<Session> {
+    this.#count += 1
+    try {
+      return await Session.open(this.#options)
+    } catch (error) {
+      this.#gone()
+      throw error
+    }
+  }
+
+  #give(session: Session): void {
+    if (this.#isClosed || !session.isUsable) {
+      void this.#end(session)
+      return
+    }
+    const next = this.#waiting.shift()
+    if (next === undefined) this.#idle.push(session)
+    else next.resolve(session)
+  }
+
+  async #end(session: Session): Promise<void> {
+    await session.end()
+    this.#gone()
+  }
+
+  /** There is room for one more: whoever waits looks again. */
+  #gone(): void {
+    this.#count -= 1
+    this.#waiting.shift()?.resolve(undefined)
+    if (this.#count === 0) this.#allGone?.()
+  }
+}

@@ -1,0 +1,287 @@
+/**
+ * The logs of the PostgreSQL store. What a log's row fences, by statement:
+ *
+ * | statement  | where                        | no row                                                             |
+ * |------------|------------------------------|--------------------------------------------------------------------|
+ * | claim      | the log                      | -                                                                  |
+ * | append     | my epoch, and the head below | my segment (nonce, checksum) stands there: done; else fenced        |
+ * | checkpoint | my epoch, a later checkpoint | fenced; or an earlier try of my own that came late: rolled back     |
+ *
+ * An append is one statement that commits by itself; a second one of the same bytes waits for the first on the log's row,
+ * wherever that is stuck, and then finds what became of it. A statement is never sent twice by anything but its caller.
+ */
+import { EscrowError, InvariantViolation } from '../../core/errors.ts'
+import { corrupt } from '../binary.ts'
+import type { LogClock, LogHandle, LogRow, LogStore, Segment } from '../log.ts'
+import { checkChecksum, isSameSegment, segmentIdentity } from '../segment.ts'
+import { Connections, type ConnectionsOptions } from './connections.ts'
+import type { StoreIdentity } from './migrate.ts'
+import type { Row, Session } from './session.ts'
+
+/** Segments of one look at a log, each of up to 4 MiB. */
+const SEGMENTS_PER_READ = 16
+/** Segments forgotten by one statement. */
+const SEGMENTS_PER_TRIM = 256
+/** How long a claim waits for whoever has the log's row, as a part of the lease, before it ends them. */
+const PATIENCE_SHARE = 0.1
+
+const CLAIM = {
+  name: 'claim',
+  text: `update logs set epoch = epoch + 1, checkpoints = 0 where log = $1
+    returning epoch, head, checkpointed, wall_ms, log_ms`,
+}
+const APPEND = {
+  name: 'append',
+  text: `with mine as (
+      update logs set head = $3 where log = $1 and epoch = $2 and head = $3 - 1 returning log, head)
+    insert into segments (log, sequence, bytes) select log, head, $4::bytea from mine`,
+}
+const FIND = { name: 'find', text: 'select bytes from segments where log = $1 and sequence = $2' }
+const VERIFY = { name: 'verify', text: 'select epoch, pg_is_in_recovery() from logs where log = $1' }
+/** One statement, so one snapshot: a gap in it is a loss, unless the log has another owner who trims. */
+const READ = {
+  name: 'read',
+  text: `select l.epoch, l.head, s.sequence, s.bytes from logs l
+    left join lateral (select sequence, bytes from segments
+      where log = l.log and sequence > $2 order by sequence limit ${SEGMENTS_PER_READ}) s on true
+    where l.log = $1 order by s.sequence`,
+}
+const FIRST = { name: 'first', text: 'select min(sequence) from segments where log = $1' }
+const TRIM = {
+  name: 'trim',
+  text: 'delete from segments where log = $1 and sequence > $2 and sequence <= $3',
+}
+/** Whoever waits for a lock doesn't have the row: ending them would only let claims end each other. */
+const END_BLOCKERS = `select pg_terminate_backend(pid) from pg_stat_activity
+  where pid = any(pg_blocking_pids($1::int4)) and wait_event_type is distinct from 'Lock'`
+
+/** What the logs need. */
+export interface PostgresLogsOptions {
+  readonly identity: StoreIdentity
+  readonly connection: ConnectionsOptions
+  /** For claims, which may wait for whoever has the row. */
+  readonly claims: Connections
+  /** For what must not wait for claims. */
+  readonly control: Connections
+  /** For reading and trimming, beside the appends. */
+  readonly checkpoints: Connections
+}
+
+/** The logs of the PostgreSQL store. */
+export class PostgresLogs implements LogStore {
+  readonly logs: number
+  readonly storeId: string
+  readonly #options: PostgresLogsOptions
+  /** A connection a log: an append waits for the disk, and the appends of other logs share that wait if they stand beside it. */
+  readonly #lanes = new Map<number, Connections>()
+
+  constructor(options: PostgresLogsOptions) {
+    this.#options = options
+    this.logs = options.identity.logs
+    this.storeId = options.identity.storeId
+  }
+
+  async claim(log: number): Promise<LogHandle> {
+    if (!Number.isInteger(log) || log < 0 || log >= this.logs)
+      throw new InvariantViolation(`log ${log} of ${this.logs}`)
+    const { claims, checkpoints } = this.#options
+    const doing = `claiming log ${log}`
+    const row = await claims.use(doing, async (session) => {
+      const stopEnding = this.#endBlockers(session.pid)
+      try {
+        return (await session.query(CLAIM, [log]))[0]
+      } finally {
+        stopEnding()
+      }
+    })
+    if (row === undefined) throw corrupt(`log ${log}: its row is missing`)
+    return new PostgresHandle({ log, claimed: logRow(row), lane: this.#lane(log), aside: checkpoints })
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#lanes.values()].map((lane) => lane.close()))
+  }
+
+  #lane(log: number): Connections {
+    const known = this.#lanes.get(log)
+    if (known !== undefined) return known
+    const lane = new Connections(this.#options.connection, 1)
+    this.#lanes.set(log, lane)
+    return lane
+  }
+
+  /** Ends, again and again, the sessions that block this one; returns what stops that. */
+  #endBlockers(pid: number): () => void {
+    const { control, connection } = this.#options
+    const { setTimer, leaseMs } = connection
+    let cancel = (): void => {}
+    let isOver = false
+    const end = async (): Promise<void> => {
+      // A role that may not end others leaves it to the time-outs that every session of the store has.
+      await control
+        .use('ending who blocks a claim', (session) => session.query(END_BLOCKERS, [pid]))
+        .catch(() => {})
+      plan()
+    }
+    const plan = (): void => {
+      if (!isOver) cancel = setTimer(() => void end(), leaseMs * PATIENCE_SHARE)
+    }
+    plan()
+    return () => {
+      isOver = true
+      cancel()
+    }
+  }
+}
+
+interface HandleOptions {
+  readonly log: number
+  readonly claimed: LogRow
+  readonly lane: Connections
+  readonly aside: Connections
+}
+
+/** A hold on a log of the PostgreSQL store. */
+export class PostgresHandle implements LogHandle {
+  readonly log: number
+  readonly claimed: LogRow
+  readonly #lane: Connections
+  readonly #aside: Connections
+  #isReleased = false
+  /** As far as this handle knows; the stored one may be higher. */
+  #checkpointed: number
+  #checkpoints = 0
+  /** Every segment up to this one is gone. */
+  #trimmed: number | undefined
+
+  constructor({ log, claimed, lane, aside }: HandleOptions) {
+    this.log = log
+    this.claimed = claimed
+    this.#lane = lane
+    this.#aside = aside
+    this.#checkpointed = claimed.checkpointed
+  }
+
+  async append({ sequence, bytes }: Segment): Promise<'done' | 'fenced'> {
+    const identity = segmentIdentity(bytes)
+    if (identity.sequence !== sequence)
+      throw new InvariantViolation(`segment ${identity.sequence} appended as ${sequence}`)
+    if (this.#isReleased) return 'fenced'
+    return await this.#lane.use(`appending to log ${this.log}`, async (session) => {
+      const { rowCount } = await session.run(APPEND, [this.log, this.claimed.epoch, sequence, bytes])
+      if (rowCount === 1) return 'done'
+      const [found] = await session.query(FIND, [this.log, sequence])
+      if (found === undefined) return 'fenced'
+      const other = segmentIdentity(found[0] as Uint8Array, this.#where(sequence))
+      return isSameSegment(other, identity) ? 'done' : 'fenced'
+    })
+  }
+
+  async verify(): Promise<boolean> {
+    if (this.#isReleased) return false
+    const rows = await this.#lane.use(`verifying log ${this.log}`, (session) =>
+      session.query(VERIFY, [this.log]),
+    )
+    const [epoch, isStandby] = rows[0] ?? []
+    if (isStandby !== false)
+      throw new EscrowError(
+        'storeUnavailable',
+        `verifying log ${this.log}: the server is a standby, or its row is gone`,
+      )
+    return epoch === this.claimed.epoch
+  }
+
+  async *read(after: number): AsyncIterable<Segment> {
+    let head: number | undefined
+    for (let sequence = after; head === undefined || sequence < head; ) {
+      const rows = await this.#aside.use(`reading log ${this.log}`, (session) =>
+        session.query(READ, [this.log, sequence]),
+      )
+      const isMine = rows[0]?.[0] === this.claimed.epoch
+      head ??= Number(rows[0]?.[1])
+      for (const [, , found, stored] of rows) {
+        if (sequence === head) return
+        if (found !== sequence + 1) throw this.#gap(sequence + 1, head, isMine)
+        sequence += 1
+        yield this.#segment(sequence, stored as Uint8Array)
+      }
+    }
+  }
+
+  #gap(sequence: number, head: number, isMine: boolean): EscrowError {
+    if (isMine) return corrupt(`${this.#where(sequence)}: missing, though the log goes on to ${head}`)
+    return new EscrowError('notOwner', `log ${this.log} was taken over by another writer while it was read`)
+  }
+
+  #segment(sequence: number, bytes: Uint8Array): Segment {
+    const where = this.#where(sequence)
+    checkChecksum(bytes, where)
+    const found = segmentIdentity(bytes, where)
+    if (found.sequence !== sequence) throw corrupt(`${where}: says that it is ${found.sequence}`)
+    return { sequence, bytes }
+  }
+
+  async trim(sequence: number): Promise<void> {
+    // What is stored is never lowered: what this handle knows of it is safe to trim by.
+    const upTo = Math.min(sequence, this.#checkpointed)
+    await this.#aside.use(`trimming log ${this.log}`, async (session) => {
+      this.#trimmed ??= await this.#beforeFirst(session)
+      while (this.#trimmed < upTo) {
+        const to: number = Math.min(this.#trimmed + SEGMENTS_PER_TRIM, upTo)
+        await session.query(TRIM, [this.log, this.#trimmed, to])
+        this.#trimmed = to
+      }
+    })
+  }
+
+  async #beforeFirst(session: Session): Promise<number> {
+    const [row] = await session.query(FIRST, [this.log])
+    const first = row?.[0]
+    return typeof first === 'number' ? first - 1 : this.claimed.checkpointed
+  }
+
+  async release(): Promise<void> {
+    this.#isReleased = true
+    await this.#lane.rest()
+  }
+
+  /** Whether the handle was given up; the store knows nothing of that. */
+  get isReleased(): boolean {
+    return this.#isReleased
+  }
+
+  /** Numbers a try of a checkpoint: one that comes late must not undo a later one. */
+  nextCheckpoint(): number {
+    this.#checkpoints += 1
+    return this.#checkpoints
+  }
+
+  /** A checkpoint is durable. */
+  checkpointDone(checkpointed: number): void {
+    this.#checkpointed = Math.max(this.#checkpointed, checkpointed)
+  }
+
+  #where(sequence: number): string {
+    return `log ${this.log}, segment ${sequence}`
+  }
+}
+
+/** A log, as operators see it. */
+export interface LogState extends LogRow {
+  readonly log: number
+}
+
+const LOGS = {
+  name: 'logs',
+  text: 'select log, epoch, head, checkpointed, wall_ms, log_ms from logs order by log',
+}
+
+/** The rows of all logs, in their order. */
+export async function logStates(session: Session): Promise<readonly LogState[]> {
+  return (await session.query(LOGS)).map(([log, ...row]) => ({ log: log as number, ...logRow(row) }))
+}
+
+function logRow([epoch, head, checkpointed, wallMs, logMs]: Row): LogRow {
+  const clock = { wallMs, logMs } as LogClock
+  return { epoch: epoch as number, head: head as number, checkpointed: checkpointed as number, clock }
+}

@@ -1,0 +1,166 @@
+/** One connection to the server, set up so that what the store rests on holds, whatever the role's or the server's defaults are. */
+import pg from 'pg'
+import { EscrowError } from '../../core/errors.ts'
+import type { PostgresUrl } from './url.ts'
+
+/** How sessions are opened. */
+export interface SessionOptions {
+  readonly url: PostgresUrl
+  readonly schema: string
+  /** The shortest lease among the nodes that share the store, milliseconds. */
+  readonly leaseMs: number
+}
+
+/** A statement that is prepared once a session. Its text never has anything in it that comes from outside. */
+export interface Statement {
+  readonly name: string
+  readonly text: string
+}
+
+/** What a parameter may be: a Buffer goes as binary, all else as text. */
+export type Parameter = string | number | boolean | Uint8Array | null
+
+/** A row: the columns in their order. */
+export type Row = readonly unknown[]
+
+/** The oldest server: detaching a partition without a lock came with it. */
+const SERVER_VERSION_MIN = 140_000
+const CONNECT_MS_MAX = 5_000
+const KEEP_ALIVE_MS = 10_000
+
+const BOOL = 16
+const BYTEA = 17
+const NUMBERS = new Set([20, 21, 23, 26, 700, 701])
+
+/** Rows come as text: pg has no binary ones. Numbers here are below 2^53. */
+const TYPES = {
+  getTypeParser: (oid: number): ((value: string) => unknown) => {
+    if (NUMBERS.has(oid)) return Number
+    if (oid === BYTEA) return (value) => Buffer.from(value.slice(2), 'hex')
+    if (oid === BOOL) return (value) => value === 't'
+    return (value) => value
+  },
+}
+
+/**
+ * Everything below the lease, so that a node which stops in the middle is gone when another takes over. The planner knows
+ * nothing of a table that was empty when the statement was planned: it must look rows up by an index, always.
+ */
+const SETTINGS = `select pg_backend_pid(), pg_is_in_recovery(), current_setting('fsync'),
+  current_setting('server_encoding'), current_setting('server_version_num')::int4,
+  set_config('search_path', $1, false), set_config('synchronous_commit', 'on', false),
+  set_config('statement_timeout', $2, false), set_config('lock_timeout', $3, false),
+  set_config('idle_in_transaction_session_timeout', $3, false),
+  set_config('default_transaction_isolation', 'read committed', false),
+  set_config('default_transaction_read_only', 'off', false), set_config('client_min_messages', 'error', false),
+  set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
+  set_config('tcp_keepalives_count', '3', false), set_config('bytea_output', 'hex', false),
+  set_config('extra_float_digits', '1', false), set_config('plan_cache_mode', 'force_generic_plan', false),
+  set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
+  set_config('enable_mergejoin', 'off', false), set_config('max_parallel_workers_per_gather', '0', false),
+  set_config('jit', 'off', false)`
+
+/** How long a statement, a lock and an idle transaction may take, as parts of the lease. */
+const STATEMENT_SHARE = 0.8
+const LOCK_SHARE = 0.4
+
+/** One connection. */
+export class Session {
+  readonly #client: pg.Client
+  readonly #ended: Promise<void>
+  #isBroken = false
+
+  constructor(options: SessionOptions) {
+    this.#client = new pg.Client({
+      connectionString: options.url.reveal(),
+      application_name: 'escrow',
+      keepAlive: true,
+      keepAliveInitialDelayMillis: KEEP_ALIVE_MS,
+      connectionTimeoutMillis: CONNECT_MS_MAX,
+      types: TYPES as unknown as pg.CustomTypesConfig,
+    })
+    // Without a listener the loss of an idle connection would end the process.
+    this.#client.on('error', () => {
+      this.#isBroken = true
+    })
+    this.#ended = new Promise((resolve) => this.#client.on('end', () => resolve()))
+  }
+
+  /** Connects and sets it up. Rejects with what pg says, or with `invalidArgument`, `storeUnavailable`. */
+  static async open(options: SessionOptions): Promise<Session> {
+    const session = new Session(options)
+    try {
+      await session.#client.connect()
+      await session.#setUp(options)
+      return session
+    } catch (error) {
+      session.destroy()
+      throw error
+    }
+  }
+
+  /** The server's process, as `pg_stat_activity` has it. */
+  pid = 0
+
+  async #setUp({ url, schema, leaseMs }: SessionOptions): Promise<void> {
+    const timeouts = [STATEMENT_SHARE, LOCK_SHARE].map((share) => String(Math.round(leaseMs * share)))
+    const [row] = await this.query(SETTINGS, [schema, ...timeouts])
+    const [pid, isStandby, fsync, encoding, version] = row as [number, boolean, string, string, number]
+    const refuse = (problem: string): never => {
+      throw new EscrowError('invalidArgument', `the server at ${url} ${problem}`)
+    }
+    const { processID } = this.#client as unknown as { processID: number }
+    if (pid !== processID)
+      refuse(
+        'stands behind a pooler, where settings, prepared statements and locks go astray: give the URL of the server itself',
+      )
+    if (version < SERVER_VERSION_MIN) refuse(`is too old (${version}): PostgreSQL 14 or newer is needed`)
+    if (encoding !== 'UTF8') refuse(`has a database in ${encoding}: make one with encoding 'UTF8'`)
+    if (fsync !== 'on') refuse('has fsync = off, so that a crash loses what was acknowledged: switch it on')
+    if (isStandby)
+      throw new EscrowError(
+        'storeUnavailable',
+        `the server at ${url} is a standby: name the primary in the URL`,
+      )
+    this.pid = pid
+  }
+
+  /** Whether it can be used again: connected, and in no transaction. */
+  get isUsable(): boolean {
+    return !this.#isBroken && this.#client.getTransactionStatus() === 'I'
+  }
+
+  /** Runs one statement; returns its rows. */
+  async query(statement: Statement | string, values: readonly Parameter[] = []): Promise<readonly Row[]> {
+    return (await this.run(statement, values)).rows
+  }
+
+  /** Runs one statement; returns what pg says of it. */
+  async run(statement: Statement | string, values: readonly Parameter[] = []): Promise<pg.QueryArrayResult> {
+    const named = typeof statement === 'string' ? { text: statement } : statement
+    try {
+      return await this.#client.query({ ...named, values: values as unknown[], rowMode: 'array' })
+    } catch (error) {
+      // What is left of a session after an error, no two errors agree on: a new one is a few milliseconds.
+      this.#isBroken = true
+      throw error
+    }
+  }
+
+  /** Ends it in good order. */
+  async end(): Promise<void> {
+    if (this.#isBroken) return this.destroy()
+    this.#isBroken = true
+    await this.#client.end().catch(() => {})
+    await this.#ended
+  }
+
+  /** Cuts it: whatever waits for an answer is rejected. The server notices, and rolls back what isn't committed. */
+  destroy(): void {
+    this.#isBroken = true
+    const { connection } = this.#client as unknown as {
+      connection: { stream: { destroy(error?: Error): void } }
+    }
+    connection.stream.destroy()
+  }
+}

@@ -1,0 +1,127 @@
+/**
+ * The PostgreSQL store: one schema of one database, which many nodes share. Each log has a connection for its appends; beside
+ * those a node has a few for checkpoints, for reading, for claims and for the directory, so that none waits for another:
+ * `logs it owns + 12` at most.
+ */
+import { EscrowError } from '../../core/errors.ts'
+import type { Runtime } from '../../core/runtime.ts'
+import type { Store } from '../store.ts'
+import { Connections } from './connections.ts'
+import { Days } from './days.ts'
+import { PostgresDirectory } from './directory.ts'
+import { PostgresImages } from './images.ts'
+import { type LogState, logStates, PostgresLogs } from './logs.ts'
+import { identify, type MigrationOptions, migrate } from './migrate.ts'
+import { PostgresUrl } from './url.ts'
+
+/** What the PostgreSQL store takes. */
+export interface PostgresStoreOptions {
+  /** `postgres://user:password@host:port/database`, of the server itself: behind a pooler it is refused. */
+  readonly url: string
+  /** A schema of its own, made if it isn't there: a-z, 0-9 and '_', at most 48, not first a digit. Default `escrow`. */
+  readonly schema?: string | undefined
+  /** How many logs a new store gets: 1 to 1,024, default 16. One that is there keeps its own. */
+  readonly logs?: number | undefined
+  /** How long finished transactions are kept at least: 24 h (the default) to 31 days. */
+  readonly retentionMs?: number | undefined
+  /** The lease of the nodes: 500 ms to 10 minutes, default 5 s. What hangs is given up within it, here and on the server. */
+  readonly leaseMs?: number | undefined
+  /** Whether the schema is brought to this version's format. Default true; else a store of another format is refused. */
+  readonly migrate?: boolean | undefined
+  /** Wall clock, milliseconds since the Unix epoch. */
+  readonly now: () => number
+  /** Unpredictable bytes. */
+  readonly random: (bytes: number) => Uint8Array
+  readonly setTimer: Runtime['setTimer']
+}
+
+/** A store that others have open too. */
+export interface PostgresStore extends Store {
+  /** The rows of all logs, in their order, whoever owns them. */
+  logStates(): Promise<readonly LogState[]>
+  /** The server's wall clock, milliseconds since the Unix epoch: what all nodes have in common. */
+  serverNow(): Promise<number>
+}
+
+const DAY_MS = 86_400_000
+const LOGS = 16
+const LOGS_MAX = 1_024
+const RETENTION_DAYS_MAX = 31
+const LEASE_MS = 5_000
+const LEASE_MS_MIN = 500
+const LEASE_MS_MAX = 600_000
+const SCHEMA = /^[a-z_][a-z0-9_]{0,47}$/
+
+/** Connections by purpose, beside the logs' own. */
+const CHECKPOINT_CONNECTIONS = 4
+const READ_CONNECTIONS = 4
+const CLAIM_CONNECTIONS = 2
+const CONTROL_CONNECTIONS = 2
+
+const NOW = { name: 'now', text: 'select extract(epoch from clock_timestamp())::float8 * 1000' }
+
+/**
+ * Opens the store in a database, or makes it. Rejects with `invalidArgument` (an option, a password, a database that isn't
+ * there, a schema that is somebody else's, a pooler, fsync = off), `storeUnavailable` (try again), `storeFormat` (written by a
+ * newer version; or by an older one, and `migrate` is false).
+ */
+export async function openPostgresStore(options: PostgresStoreOptions): Promise<PostgresStore> {
+  const { now, setTimer } = options
+  const retentionMs = bounded(
+    'retentionMs',
+    options.retentionMs ?? DAY_MS,
+    DAY_MS,
+    RETENTION_DAYS_MAX * DAY_MS,
+  )
+  const parsed = parseOptions(options)
+  const identity = await (options.migrate === false ? identify(parsed) : migrate(parsed))
+  const connection = { ...parsed, setTimer }
+  const checkpoints = new Connections(connection, CHECKPOINT_CONNECTIONS)
+  const reads = new Connections(connection, READ_CONNECTIONS)
+  const claims = new Connections(connection, CLAIM_CONNECTIONS)
+  const control = new Connections(connection, CONTROL_CONNECTIONS)
+  const log = new PostgresLogs({ identity, connection, claims, control, checkpoints })
+  const days = new Days(control)
+  return {
+    log,
+    images: new PostgresImages({ checkpoints, reads, days, retentionMs, now }),
+    directory: new PostgresDirectory(control),
+    logStates: () => control.use('reading the logs', logStates),
+    serverNow: async () => {
+      const rows = await control.use("reading the server's clock", (session) => session.query(NOW))
+      return rows[0]?.[0] as number
+    },
+    close: async () => {
+      const all = [checkpoints, reads, claims, control]
+      await Promise.all([log.close(), ...all.map((connections) => connections.close())])
+    },
+  }
+}
+
+/** Brings the schema to this version's format, as `openPostgresStore` does. Rejects likewise. */
+export async function migratePostgresStore(
+  options: Pick<PostgresStoreOptions, 'url' | 'schema' | 'logs' | 'random'>,
+): Promise<{ readonly format: number }> {
+  const { format } = await migrate(parseOptions(options))
+  return { format }
+}
+
+function parseOptions(
+  options: Pick<PostgresStoreOptions, 'url' | 'schema' | 'logs' | 'leaseMs' | 'random'>,
+): MigrationOptions {
+  const { schema = 'escrow', random } = options
+  if (!SCHEMA.test(schema) || schema.startsWith('pg_'))
+    throw new EscrowError(
+      'invalidArgument',
+      `schema ${JSON.stringify(schema)} is not 1-48 of a-z, 0-9 and '_', not first a digit or 'pg_'`,
+    )
+  const logs = bounded('logs', options.logs ?? LOGS, 1, LOGS_MAX)
+  if (!Number.isInteger(logs)) throw new EscrowError('invalidArgument', `logs ${logs} is not a whole number`)
+  const leaseMs = bounded('leaseMs', options.leaseMs ?? LEASE_MS, LEASE_MS_MIN, LEASE_MS_MAX)
+  return { url: new PostgresUrl(options.url), schema, logs, leaseMs, random }
+}
+
+function bounded(name: string, value: number, min: number, max: number): number {
+  if (value >= min && value <= max) return value
+  throw new EscrowError('invalidArgument', `${name} ${value} is not from ${min} to ${max}`)
+}

@@ -34,7 +34,7 @@ const COLUMNS = `
   business_key text collate "C",
   tags jsonb,
   error text,
-  image bytea storage external not null`
+  image bytea not null`
 
 const INDEXES = (table: string, rare: string): string[] => [
   `create index ${table}_rare on ${table} (key) where status in (${rare})`,
@@ -69,7 +69,7 @@ const FIRST = [
     checkpointed int8 not null default 0, checkpoints int8 not null default 0,
     wall_ms float8 not null default 0, log_ms float8 not null default 0) with (fillfactor = 10)`,
   `create table segments (
-    log int4 not null, sequence int8 not null, bytes bytea storage external not null,
+    log int4 not null, sequence int8 not null, bytes bytea not null,
     primary key (log, sequence)) with (toast_tuple_target = 8160)`,
   `create table live (${COLUMNS}, due_log_ms float8, due_wall_ms float8, primary key (key))`,
   ...INDEXES('live', "'parked', 'compensating', 'committed'"),
@@ -77,6 +77,10 @@ const FIRST = [
   'create index live_due_wall on live (log, due_wall_ms, key) where due_wall_ms is not null',
   `create table finished (${COLUMNS}, finished_ms float8 not null) partition by range (finished_ms)`,
   ...INDEXES('finished', "'rolledBack', 'compensated'"),
+  // In the definition of a column only PostgreSQL 16 and later take it. A partition takes it over from its parent.
+  'alter table segments alter column bytes set storage external',
+  'alter table live alter column image set storage external',
+  'alter table finished alter column image set storage external',
   `create table directory (name ${KEY} primary key, version int8 not null, value bytea not null)`,
   `create view transactions as
     select ${SHOWN(DUE, 'null::float8')} from live t join logs l on l.log = t.log

@@ -26,9 +26,8 @@ import { sessionService } from './rpc/session-server.ts'
 import { COORDINATOR_SERVICE, unaryMethods } from './rpc/unary.ts'
 import { unaryService } from './rpc/unary-server.ts'
 import { systemRuntime } from './runtime.ts'
-import { openEmbeddedStore } from './store/embedded/store.ts'
-import { openPostgresStore } from './store/postgres/store.ts'
 import type { Store } from './store/store.ts'
+import { openStore } from './stores.ts'
 import { openGrpcStream } from './wire/grpc-stream.ts'
 import { localStreamPair } from './wire/local-stream.ts'
 
@@ -131,32 +130,9 @@ class AssembledCoordinator implements Coordinator {
     this.#dependencies = dependencies
     this.#runtime = dependencies.runtime ?? systemRuntime
     this.#log = dependencies.log ?? logProblems
-    this.#openStore = dependencies.openStore ?? (() => this.#openConfigured())
+    this.#openStore = dependencies.openStore ?? (() => openStore(config, this.#runtime))
     this.#participants = new Participants(this.#runtime)
     this.#listeners = new Listeners(this.#participants, this.#runtime, this.#log)
-  }
-
-  async #openConfigured(): Promise<Store> {
-    const { store, retentionMs, cluster } = this.#config
-    const runtime = this.#runtime
-    const shared = {
-      retentionMs,
-      now: () => runtime.now(),
-      random: (count: number) => runtime.randomBytes(count),
-    }
-    if (store.kind === 'embedded') return await openEmbeddedStore({ ...shared, path: store.path })
-    const { schema, logs, migrate } = store
-    const { leaseMs } = cluster
-    const setTimer: Runtime['setTimer'] = (callback, delayMs) => runtime.setTimer(callback, delayMs)
-    return await openPostgresStore({
-      ...shared,
-      url: store.url.reveal(),
-      schema,
-      logs,
-      migrate,
-      leaseMs,
-      setTimer,
-    })
   }
 
   readonly prepare: Coordinator['prepare'] = (request, options) =>

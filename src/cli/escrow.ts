@@ -5,6 +5,7 @@ import { EscrowError } from '../core/errors.ts'
 import { type Command, exitCodeOf, UsageError } from './command.ts'
 import { explain } from './explain.ts'
 import { health } from './health.ts'
+import { migrate } from './migrate.ts'
 import { logs, nodes } from './nodes.ts'
 import { commit, compensate, get, list, retry, rollback, skip } from './operate.ts'
 import { sagaCancel, sagaComplete, sagaSignal, sagaSlip, sagaStart } from './saga.ts'
@@ -31,6 +32,7 @@ const COMMANDS: readonly Command[] = [
   sagaDiagram,
   nodes,
   logs,
+  migrate,
   explain,
   health,
 ]

@@ -63,7 +63,7 @@ const table: Readonly<Record<string, Part>> = {
   observability: { files: /^observability\//, parts: ['core'], packages: ['@opentelemetry/api', 'node:*'] },
   config: { files: /^config(-[a-z]+)?\.ts$/, parts: ['core', ...everyPort], packages: ['node:*'] },
   coordinator: {
-    files: /^coordinator\.ts$/,
+    files: /^(coordinator|stores)\.ts$/,
     // The participant's session, because a session in this process is the same as one over a network.
     parts: [
       ...libraries,

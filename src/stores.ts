@@ -1,0 +1,42 @@
+/** The part of the composition root that chooses a store. */
+import type { Config } from './config.ts'
+import type { Runtime } from './core/runtime.ts'
+import { systemRuntime } from './runtime.ts'
+import { openEmbeddedStore } from './store/embedded/store.ts'
+import { migratePostgresStore, openPostgresStore } from './store/postgres/store.ts'
+import type { Store } from './store/store.ts'
+
+/** Opens the store that the configuration names. Rejects as `Coordinator.start` does. */
+export async function openStore(
+  { store, retentionMs, cluster }: Pick<Config, 'store' | 'retentionMs' | 'cluster'>,
+  runtime: Runtime,
+): Promise<Store> {
+  const shared = {
+    retentionMs,
+    now: () => runtime.now(),
+    random: (count: number) => runtime.randomBytes(count),
+  }
+  if (store.kind === 'embedded') return await openEmbeddedStore({ ...shared, path: store.path })
+  const { schema, logs, migrate } = store
+  const setTimer: Runtime['setTimer'] = (callback, delayMs) => runtime.setTimer(callback, delayMs)
+  const url = store.url.reveal()
+  return await openPostgresStore({
+    ...shared,
+    url,
+    schema,
+    logs,
+    migrate,
+    leaseMs: cluster.leaseMs,
+    setTimer,
+  })
+}
+
+/** Brings the schema of a PostgreSQL to what this version knows, or makes it; answers its format. Rejects likewise. */
+export async function migrateStore({
+  url,
+  schema,
+  logs,
+}: Extract<Config['store'], { readonly kind: 'postgres' }>): Promise<{ readonly format: number }> {
+  const random = (count: number): Uint8Array => systemRuntime.randomBytes(count)
+  return await migratePostgresStore({ url: url.reveal(), schema, logs, random })
+}

@@ -66,7 +66,7 @@ const NOW = { name: 'now', text: 'select extract(epoch from clock_timestamp())::
  * newer version; or by an older one, and `migrate` is false).
  */
 export async function openPostgresStore(options: PostgresStoreOptions): Promise<PostgresStore> {
-  const { now, setTimer } = options
+  const { now } = options
   const retentionMs = bounded(
     'retentionMs',
     options.retentionMs ?? DAY_MS,
@@ -75,12 +75,11 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
   )
   const parsed = parseOptions(options)
   const identity = await (options.migrate === false ? identify(parsed) : migrate(parsed))
-  const connection = { ...parsed, setTimer }
-  const checkpoints = new Connections(connection, CHECKPOINT_CONNECTIONS)
-  const reads = new Connections(connection, READ_CONNECTIONS)
-  const claims = new Connections(connection, CLAIM_CONNECTIONS)
-  const control = new Connections(connection, CONTROL_CONNECTIONS)
-  const log = new PostgresLogs({ identity, connection, claims, control, checkpoints })
+  const checkpoints = new Connections(parsed, CHECKPOINT_CONNECTIONS)
+  const reads = new Connections(parsed, READ_CONNECTIONS)
+  const claims = new Connections(parsed, CLAIM_CONNECTIONS)
+  const control = new Connections(parsed, CONTROL_CONNECTIONS)
+  const log = new PostgresLogs({ identity, connection: parsed, claims, control, checkpoints })
   const days = new Days(control)
   return {
     log,
@@ -100,16 +99,16 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
 
 /** Brings the schema to this version's format, as `openPostgresStore` does. Rejects likewise. */
 export async function migratePostgresStore(
-  options: Pick<PostgresStoreOptions, 'url' | 'schema' | 'logs' | 'random'>,
+  options: Pick<PostgresStoreOptions, 'url' | 'schema' | 'logs' | 'random' | 'setTimer'>,
 ): Promise<{ readonly format: number }> {
   const { format } = await migrate(parseOptions(options))
   return { format }
 }
 
 function parseOptions(
-  options: Pick<PostgresStoreOptions, 'url' | 'schema' | 'logs' | 'leaseMs' | 'random'>,
+  options: Pick<PostgresStoreOptions, 'url' | 'schema' | 'logs' | 'leaseMs' | 'random' | 'setTimer'>,
 ): MigrationOptions {
-  const { schema = 'escrow', random } = options
+  const { schema = 'escrow', random, setTimer } = options
   if (!SCHEMA.test(schema) || schema.startsWith('pg_'))
     throw new EscrowError(
       'invalidArgument',
@@ -118,7 +117,7 @@ function parseOptions(
   const logs = bounded('logs', options.logs ?? LOGS, 1, LOGS_MAX)
   if (!Number.isInteger(logs)) throw new EscrowError('invalidArgument', `logs ${logs} is not a whole number`)
   const leaseMs = bounded('leaseMs', options.leaseMs ?? LEASE_MS, LEASE_MS_MIN, LEASE_MS_MAX)
-  return { url: new PostgresUrl(options.url), schema, logs, leaseMs, random }
+  return { url: new PostgresUrl(options.url), schema, logs, leaseMs, random, setTimer }
 }
 
 function bounded(name: string, value: number, min: number, max: number): number {

@@ -92,6 +92,8 @@ const DUE = { log: due('log'), wall: due('wall') }
 export interface PostgresImagesOptions {
   readonly checkpoints: Connections
   readonly reads: Connections
+  /** For lists, whose statements are planned anew: how many rows have a tag is different with each. */
+  readonly lists: Connections
   readonly days: Days
   readonly retentionMs: number
   readonly now: () => number
@@ -164,7 +166,7 @@ export class PostgresImages implements ImageStore {
   async query(
     query: ImageQuery,
   ): Promise<readonly { readonly key: TransactionKey; readonly stored: StoredImage }[]> {
-    return await this.#options.reads.use('listing transactions', (session) => queryImages(session, query))
+    return await this.#options.lists.use('listing transactions', (session) => queryImages(session, query))
   }
 
   async dropFinishedBefore(wallMs: number): Promise<number> {

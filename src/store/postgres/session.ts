@@ -11,6 +11,8 @@ export interface SessionOptions {
   /** The shortest lease among the nodes that share the store, milliseconds. */
   readonly leaseMs: number
   readonly setTimer: Runtime['setTimer']
+  /** Whether each statement is planned for the values that it has, rather than once and for all. Default false. */
+  readonly plansAnew?: boolean
 }
 
 /** A statement that is prepared once a session. Its text never has anything in it that comes from outside. */
@@ -58,7 +60,7 @@ const SETTINGS = `select pg_backend_pid(), pg_is_in_recovery(), current_setting(
   set_config('default_transaction_read_only', 'off', false), set_config('client_min_messages', 'warning', false),
   set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
   set_config('tcp_keepalives_count', '3', false), set_config('bytea_output', 'hex', false),
-  set_config('extra_float_digits', '1', false), set_config('plan_cache_mode', 'force_generic_plan', false),
+  set_config('extra_float_digits', '1', false), set_config('plan_cache_mode', $4, false),
   set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
   set_config('enable_mergejoin', 'off', false), set_config('max_parallel_workers_per_gather', '0', false),
   set_config('jit', 'off', false)`
@@ -112,9 +114,10 @@ export class Session {
   }
 
   async #setUp(): Promise<void> {
-    const { url, schema, leaseMs } = this.#options
+    const { url, schema, leaseMs, plansAnew } = this.#options
     const timeouts = [STATEMENT_SHARE, LOCK_SHARE].map((share) => String(Math.round(leaseMs * share)))
-    const [row] = await this.query(SETTINGS, [schema, ...timeouts])
+    const planning = plansAnew ? 'force_custom_plan' : 'force_generic_plan'
+    const [row] = await this.query(SETTINGS, [schema, ...timeouts, planning])
     const [pid, isStandby, fsync, encoding, version] = row as [number, boolean, string, string, number]
     const refuse = (problem: string): never => {
       throw new EscrowError('invalidArgument', `the server at ${url} ${problem}`)

@@ -1,7 +1,7 @@
 /**
  * The PostgreSQL store: one schema of one database, which many nodes share. Each log has a connection for its appends; beside
- * those a node has a few for checkpoints, for reading, for claims and for the directory, so that none waits for another:
- * `logs it owns + 12` at most.
+ * those a node has a few for checkpoints, reading, lists, claims and the directory, so that none waits for another: 14 and one
+ * for each log that it owns, at most.
  */
 import { EscrowError } from '../../core/errors.ts'
 import type { Runtime } from '../../core/runtime.ts'
@@ -55,6 +55,7 @@ const SCHEMA = /^[a-z_][a-z0-9_]{0,47}$/
 /** Connections by purpose, beside the logs' own. */
 const CHECKPOINT_CONNECTIONS = 4
 const READ_CONNECTIONS = 4
+const LIST_CONNECTIONS = 2
 const CLAIM_CONNECTIONS = 2
 const CONTROL_CONNECTIONS = 2
 
@@ -77,13 +78,14 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
   const identity = await (options.migrate === false ? identify(parsed) : migrate(parsed))
   const checkpoints = new Connections(parsed, CHECKPOINT_CONNECTIONS)
   const reads = new Connections(parsed, READ_CONNECTIONS)
+  const lists = new Connections({ ...parsed, plansAnew: true }, LIST_CONNECTIONS)
   const claims = new Connections(parsed, CLAIM_CONNECTIONS)
   const control = new Connections(parsed, CONTROL_CONNECTIONS)
   const log = new PostgresLogs({ identity, connection: parsed, claims, control, checkpoints })
   const days = new Days(control)
   return {
     log,
-    images: new PostgresImages({ checkpoints, reads, days, retentionMs, now }),
+    images: new PostgresImages({ checkpoints, reads, lists, days, retentionMs, now }),
     directory: new PostgresDirectory(control),
     logStates: () => control.use('reading the logs', logStates),
     serverNow: async () => {
@@ -91,7 +93,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
       return rows[0]?.[0] as number
     },
     close: async () => {
-      const all = [checkpoints, reads, claims, control]
+      const all = [checkpoints, reads, lists, claims, control]
       await Promise.all([log.close(), ...all.map((connections) => connections.close())])
     },
   }

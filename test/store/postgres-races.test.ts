@@ -284,15 +284,23 @@ describe('dropping days', () => {
     const reporter = await world.client()
     await reporter.query('begin isolation level repeatable read')
     await reporter.query('select count(*) from transactions')
-    const hasty = await world.store({ leaseMs: 600 })
-    await expect(hasty.images.dropFinishedBefore(NOON_MS)).rejects.toMatchObject(unavailable())
-    await store.images.checkpoint(handle, checkpointOf(0, old('default/c', 1), old('default/d', 3)))
-    expect(await store.images.load([key('default/b'), key('default/d')])).toMatchObject([
-      { sequence: 1 },
-      { sequence: 1 },
-    ])
+    let isWaiting = true
+    const dropping = expect(
+      store.images.dropFinishedBefore(NOON_MS).finally(() => {
+        isWaiting = false
+      }),
+    ).rejects.toMatchObject(unavailable())
+    await world.locked(1)
+    const checkpoint = checkpointOf(0, old('default/c', 1), rowOf('default/live', 1))
+    expect(await store.images.checkpoint(handle, checkpoint)).toBe('done')
+    const keys = [key('default/b'), key('default/c')]
+    expect(await store.images.load(keys)).toMatchObject([{ sequence: 1 }, { sequence: 1 }])
+    const query = { namespace: 'default', statuses: ['delivered'] as const, after: '', limit: 10 }
+    expect((await store.images.query(query)).length).toBeGreaterThan(1)
+    expect(isWaiting).toBe(true)
+    await dropping
     await reporter.query('commit')
-    expect(await hasty.images.dropFinishedBefore(NOON_MS)).toBe(2)
+    expect(await store.images.dropFinishedBefore(NOON_MS)).toBe(1)
     expect(
       (await store.images.load([key('default/a'), key('default/b')])).map((each) => each?.sequence),
     ).toEqual([undefined, 1])

@@ -1,12 +1,6 @@
 import { EscrowError } from '../../core/errors.ts'
-import type { Runtime } from '../../core/runtime.ts'
 import { storeFailure } from './failures.ts'
 import { Session, type SessionOptions } from './session.ts'
-
-/** What connections need. */
-export interface ConnectionsOptions extends SessionOptions {
-  readonly setTimer: Runtime['setTimer']
-}
 
 /** Uses that wait for a connection, at most. */
 const WAITING_MAX = 10_000
@@ -20,7 +14,7 @@ const closedError = (): EscrowError => new EscrowError('storeUnavailable', 'the 
 
 /** A few connections for one purpose, opened as they are needed, so that no purpose waits for another. */
 export class Connections {
-  readonly #options: ConnectionsOptions
+  readonly #options: SessionOptions
   readonly #max: number
   readonly #idle: Session[] = []
   readonly #waiting: Waiting[] = []
@@ -29,7 +23,7 @@ export class Connections {
   #allGone: (() => void) | undefined
 
   /** `max`: connections at once. */
-  constructor(options: ConnectionsOptions, max: number) {
+  constructor(options: SessionOptions, max: number) {
     this.#options = options
     this.#max = max
   }
@@ -48,6 +42,8 @@ export class Connections {
     }, leaseMs)
     try {
       session = await this.#take()
+      // Whoever asked has been waiting for too long to have it done now.
+      if (isLate) throw new EscrowError('storeUnavailable', 'no connection was free')
       return await work(session)
     } catch (error) {
       if (isLate)

@@ -4,12 +4,13 @@
  * | step                                              | why here                                                      |
  * |---------------------------------------------------|---------------------------------------------------------------|
  * | the partitions of its days are made, before it    | making one takes locks that a checkpoint shouldn't hold       |
- * | the checkpoints of a log take turns, by a lock    | what an earlier try left under way must end before it is seen |
+ * | the checkpoints of a log take turns, by a lock    | an earlier try, or a zombie's, must have ended to be seen      |
  * | rows are written in the order of their keys       | never lowered: each has the sequence that it stands for       |
- * | last, the log's row: my epoch, and no later try   | appends wait for that row only while COMMIT is on its way     |
+ * | last, the log's row where the epoch is mine       | appends wait for that row only while COMMIT is on its way     |
  * | COMMIT, believed when it is answered with COMMIT  | after an error the server answers it with ROLLBACK            |
  *
- * A try that got lost on its way and comes late finds that a later one was here (`checkpoints`), and leaves nothing.
+ * Each statement is sent when the one before was answered. So a try that was given up ends with the one that was under way:
+ * by its COMMIT if that was it, else by the loss of its connection. Either way the next one's turn comes after it.
  */
 import { EscrowError, InvariantViolation } from '../../core/errors.ts'
 import type { TransactionKey } from '../../core/ids.ts'
@@ -45,8 +46,8 @@ const TURN = {
 }
 const ADVANCE = {
   name: 'advance',
-  text: `update logs set checkpointed = greatest(checkpointed, $3), checkpoints = $4, wall_ms = $5, log_ms = $6
-    where log = $1 and epoch = $2 and checkpoints < $4 and head >= $3`,
+  text: `update logs set checkpointed = greatest(checkpointed, $3), wall_ms = $4, log_ms = $5
+    where log = $1 and epoch = $2 and head >= $3`,
 }
 const STANDING = { name: 'standing', text: 'select epoch, head from logs where log = $1' }
 
@@ -91,6 +92,8 @@ const DUE = { log: due('log'), wall: due('wall') }
 export interface PostgresImagesOptions {
   readonly checkpoints: Connections
   readonly reads: Connections
+  /** For lists, whose statements are planned anew: how many rows have a tag is different with each. */
+  readonly lists: Connections
   readonly days: Days
   readonly retentionMs: number
   readonly now: () => number
@@ -163,7 +166,7 @@ export class PostgresImages implements ImageStore {
   async query(
     query: ImageQuery,
   ): Promise<readonly { readonly key: TransactionKey; readonly stored: StoredImage }[]> {
-    return await this.#options.reads.use('listing transactions', (session) => queryImages(session, query))
+    return await this.#options.lists.use('listing transactions', (session) => queryImages(session, query))
   }
 
   async dropFinishedBefore(wallMs: number): Promise<number> {
@@ -179,7 +182,6 @@ async function write(
 ): Promise<'done' | 'fenced'> {
   const { rows, checkpointed, clock } = checkpoint
   const common = [handle.log, clock.wallMs]
-  const number = handle.nextCheckpoint()
   await session.query('begin')
   await session.query(TURN, [handle.log])
   for (const part of parts(rows.filter(({ finishedAtMs }) => finishedAtMs === 0)))
@@ -191,7 +193,7 @@ async function write(
       if (old.length > 0) await session.query(LEAVE, [textArray(old.map(({ key }) => key)), sequences(old)])
     }
   }
-  const values = [handle.log, handle.claimed.epoch, checkpointed, number, clock.wallMs, clock.logMs]
+  const values = [handle.log, handle.claimed.epoch, checkpointed, clock.wallMs, clock.logMs]
   const { rowCount } = await session.run(ADVANCE, values)
   if (rowCount === 0) return await refuse(session, handle, checkpointed)
   const { command } = await session.run('commit')
@@ -203,10 +205,8 @@ async function write(
 async function refuse(session: Session, handle: PostgresHandle, checkpointed: number): Promise<'fenced'> {
   await session.query('rollback')
   const [row] = await session.query(STANDING, [handle.log])
-  if (row === undefined || row[0] !== handle.claimed.epoch) return 'fenced'
-  if ((row[1] as number) < checkpointed)
-    throw new InvariantViolation(`checkpoint ${checkpointed} above the head ${row[1]} of log ${handle.log}`)
-  throw new EscrowError('storeUnavailable', 'a later try of this checkpoint was faster')
+  if (row?.[0] !== handle.claimed.epoch) return 'fenced'
+  throw new InvariantViolation(`checkpoint ${checkpointed} above the head ${row[1]} of log ${handle.log}`)
 }
 
 function byDay(rows: readonly ImageRow[]): Map<number, ImageRow[]> {

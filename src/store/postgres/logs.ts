@@ -1,11 +1,11 @@
 /**
  * The logs of the PostgreSQL store. What a log's row fences, by statement:
  *
- * | statement  | where                        | no row                                                             |
- * |------------|------------------------------|--------------------------------------------------------------------|
- * | claim      | the log                      | -                                                                  |
- * | append     | my epoch, and the head below | my segment (nonce, checksum) stands there: done; else fenced        |
- * | checkpoint | my epoch, a later checkpoint | fenced; or an earlier try of my own that came late: rolled back     |
+ * | statement  | where                        | no row                                                      |
+ * |------------|------------------------------|-------------------------------------------------------------|
+ * | claim      | the log                      | -                                                           |
+ * | append     | my epoch, and the head below | my segment (nonce, checksum) stands there: done; else fenced |
+ * | checkpoint | my epoch                     | fenced                                                      |
  *
  * An append is one statement that commits by itself; a second one of the same bytes waits for the first on the log's row,
  * wherever that is stuck, and then finds what became of it. A statement is never sent twice by anything but its caller.
@@ -14,9 +14,9 @@ import { EscrowError, InvariantViolation } from '../../core/errors.ts'
 import { corrupt } from '../binary.ts'
 import type { LogClock, LogHandle, LogRow, LogStore, Segment } from '../log.ts'
 import { checkChecksum, isSameSegment, segmentIdentity } from '../segment.ts'
-import { Connections, type ConnectionsOptions } from './connections.ts'
+import { Connections } from './connections.ts'
 import type { StoreIdentity } from './migrate.ts'
-import type { Row, Session } from './session.ts'
+import type { Row, Session, SessionOptions } from './session.ts'
 
 /** Segments of one look at a log, each of up to 4 MiB. */
 const SEGMENTS_PER_READ = 16
@@ -27,7 +27,7 @@ const PATIENCE_SHARE = 0.1
 
 const CLAIM = {
   name: 'claim',
-  text: `update logs set epoch = epoch + 1, checkpoints = 0 where log = $1
+  text: `update logs set epoch = epoch + 1 where log = $1
     returning epoch, head, checkpointed, wall_ms, log_ms`,
 }
 const APPEND = {
@@ -58,7 +58,7 @@ const END_BLOCKERS = `select pg_terminate_backend(pid) from pg_stat_activity
 /** What the logs need. */
 export interface PostgresLogsOptions {
   readonly identity: StoreIdentity
-  readonly connection: ConnectionsOptions
+  readonly connection: SessionOptions
   /** For claims, which may wait for whoever has the row. */
   readonly claims: Connections
   /** For what must not wait for claims. */
@@ -150,7 +150,6 @@ export class PostgresHandle implements LogHandle {
   #isReleased = false
   /** As far as this handle knows; the stored one may be higher. */
   #checkpointed: number
-  #checkpoints = 0
   /** Every segment up to this one is gone. */
   #trimmed: number | undefined
 
@@ -248,12 +247,6 @@ export class PostgresHandle implements LogHandle {
   /** Whether the handle was given up; the store knows nothing of that. */
   get isReleased(): boolean {
     return this.#isReleased
-  }
-
-  /** Numbers a try of a checkpoint: one that comes late must not undo a later one. */
-  nextCheckpoint(): number {
-    this.#checkpoints += 1
-    return this.#checkpoints
   }
 
   /** A checkpoint is durable. */

@@ -65,10 +65,11 @@ async function readIdentity(
   { schema, url }: SessionOptions,
 ): Promise<StoreIdentity | undefined> {
   const where = `schema ${schema} of ${url}`
+  // From the catalog's tables, not by to_regclass: that remembers what it didn't find while others were faster.
   const [there] = await session.query(
-    `select to_regclass($1) is not null,
-      (select count(*)::int4 from pg_class where relnamespace = to_regnamespace($2))`,
-    [`${schema}.store`, schema],
+    `select count(*) filter (where c.relname = 'store') > 0, count(*)::int4
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1`,
+    [schema],
   )
   const [hasStore, relations] = there as [boolean, number]
   if (!hasStore) {
@@ -80,8 +81,7 @@ async function readIdentity(
   }
   const [columns] = await session.query(
     `select count(*)::int4 from pg_attribute
-      where attrelid = to_regclass($1) and attname in ('format', 'store_id', 'logs') and not attisdropped`,
-    [`${schema}.store`],
+      where attrelid = 'store'::regclass and attname in ('format', 'store_id', 'logs') and not attisdropped`,
   )
   if (columns?.[0] !== 3)
     throw new EscrowError(
@@ -107,8 +107,8 @@ async function migrateOnce(session: Session, options: MigrationOptions): Promise
     "select set_config('lock_timeout', '0', true), set_config('statement_timeout', '0', true)",
   )
   await session.query('select pg_advisory_xact_lock(hashtext($1), 0)', [`escrow ${schema}`])
-  const [there] = await session.query('select to_regnamespace($1) is not null', [schema])
-  if (there?.[0] !== true) await session.query(`create schema ${schema}`)
+  const [there] = await session.query('select count(*)::int4 from pg_namespace where nspname = $1', [schema])
+  if (there?.[0] === 0) await session.query(`create schema ${schema}`)
   const identity = await readIdentity(session, options)
   const format = identity?.format ?? 0
   for (const statement of MIGRATIONS[format] ?? []) await session.query(statement)

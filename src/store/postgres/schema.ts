@@ -66,7 +66,7 @@ const FIRST = [
   // Every append changes a row of it: with room in the page the change stays there, and touches no index.
   `create table logs (
     log int4 primary key, epoch int8 not null default 0, head int8 not null default 0,
-    checkpointed int8 not null default 0, checkpoints int8 not null default 0,
+    checkpointed int8 not null default 0,
     wall_ms float8 not null default 0, log_ms float8 not null default 0) with (fillfactor = 10)`,
   `create table segments (
     log int4 not null, sequence int8 not null, bytes bytea not null,

@@ -1,6 +1,7 @@
 /** One connection to the server, set up so that what the store rests on holds, whatever the role's or the server's defaults are. */
 import pg from 'pg'
 import { EscrowError } from '../../core/errors.ts'
+import type { Runtime } from '../../core/runtime.ts'
 import type { PostgresUrl } from './url.ts'
 
 /** How sessions are opened. */
@@ -9,6 +10,9 @@ export interface SessionOptions {
   readonly schema: string
   /** The shortest lease among the nodes that share the store, milliseconds. */
   readonly leaseMs: number
+  readonly setTimer: Runtime['setTimer']
+  /** Whether each statement is planned for the values that it has, rather than once and for all. Default false. */
+  readonly plansAnew?: boolean
 }
 
 /** A statement that is prepared once a session. Its text never has anything in it that comes from outside. */
@@ -25,7 +29,8 @@ export type Row = readonly unknown[]
 
 /** The oldest server: detaching a partition without a lock came with it. */
 const SERVER_VERSION_MIN = 140_000
-const CONNECT_MS_MAX = 5_000
+/** A goodbye that isn't answered by then is none. */
+const END_MS_MAX = 1_000
 const KEEP_ALIVE_MS = 10_000
 
 const BOOL = 16
@@ -52,10 +57,10 @@ const SETTINGS = `select pg_backend_pid(), pg_is_in_recovery(), current_setting(
   set_config('statement_timeout', $2, false), set_config('lock_timeout', $3, false),
   set_config('idle_in_transaction_session_timeout', $3, false),
   set_config('default_transaction_isolation', 'read committed', false),
-  set_config('default_transaction_read_only', 'off', false), set_config('client_min_messages', 'error', false),
+  set_config('default_transaction_read_only', 'off', false), set_config('client_min_messages', 'warning', false),
   set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
   set_config('tcp_keepalives_count', '3', false), set_config('bytea_output', 'hex', false),
-  set_config('extra_float_digits', '1', false), set_config('plan_cache_mode', 'force_generic_plan', false),
+  set_config('extra_float_digits', '1', false), set_config('plan_cache_mode', $4, false),
   set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
   set_config('enable_mergejoin', 'off', false), set_config('max_parallel_workers_per_gather', '0', false),
   set_config('jit', 'off', false)`
@@ -66,45 +71,53 @@ const LOCK_SHARE = 0.4
 
 /** One connection. */
 export class Session {
+  readonly #options: SessionOptions
   readonly #client: pg.Client
-  readonly #ended: Promise<void>
   #isBroken = false
+  #warning: Error | undefined
+  /** The server's process, as `pg_stat_activity` has it. */
+  pid = 0
 
-  constructor(options: SessionOptions) {
+  private constructor(options: SessionOptions) {
+    this.#options = options
     this.#client = new pg.Client({
       connectionString: options.url.reveal(),
       application_name: 'escrow',
       keepAlive: true,
       keepAliveInitialDelayMillis: KEEP_ALIVE_MS,
-      connectionTimeoutMillis: CONNECT_MS_MAX,
       types: TYPES as unknown as pg.CustomTypesConfig,
     })
     // Without a listener the loss of an idle connection would end the process.
     this.#client.on('error', () => {
       this.#isBroken = true
     })
-    this.#ended = new Promise((resolve) => this.#client.on('end', () => resolve()))
+    // 01: the statement was done, and something about it is not as it should be.
+    this.#client.on('notice', (notice) => {
+      if (notice.code?.startsWith('01')) this.#warning = new Error(notice.message)
+    })
   }
 
-  /** Connects and sets it up. Rejects with what pg says, or with `invalidArgument`, `storeUnavailable`. */
+  /** Connects and sets it up, within the lease. Rejects with what pg says, or with `invalidArgument`, `storeUnavailable`. */
   static async open(options: SessionOptions): Promise<Session> {
     const session = new Session(options)
+    const cancel = options.setTimer(() => session.destroy(), options.leaseMs)
     try {
       await session.#client.connect()
-      await session.#setUp(options)
+      await session.#setUp()
       return session
     } catch (error) {
       session.destroy()
       throw error
+    } finally {
+      cancel()
     }
   }
 
-  /** The server's process, as `pg_stat_activity` has it. */
-  pid = 0
-
-  async #setUp({ url, schema, leaseMs }: SessionOptions): Promise<void> {
+  async #setUp(): Promise<void> {
+    const { url, schema, leaseMs, plansAnew } = this.#options
     const timeouts = [STATEMENT_SHARE, LOCK_SHARE].map((share) => String(Math.round(leaseMs * share)))
-    const [row] = await this.query(SETTINGS, [schema, ...timeouts])
+    const planning = plansAnew ? 'force_custom_plan' : 'force_generic_plan'
+    const [row] = await this.query(SETTINGS, [schema, ...timeouts, planning])
     const [pid, isStandby, fsync, encoding, version] = row as [number, boolean, string, string, number]
     const refuse = (problem: string): never => {
       throw new EscrowError('invalidArgument', `the server at ${url} ${problem}`)
@@ -139,7 +152,10 @@ export class Session {
   async run(statement: Statement | string, values: readonly Parameter[] = []): Promise<pg.QueryArrayResult> {
     const named = typeof statement === 'string' ? { text: statement } : statement
     try {
-      return await this.#client.query({ ...named, values: values as unknown[], rowMode: 'array' })
+      const result = await this.#client.query({ ...named, values: values as unknown[], rowMode: 'array' })
+      // Such as a wait for the synchronous standby that somebody cancelled: committed here alone, and told as done.
+      if (this.#warning !== undefined) throw this.#warning
+      return result
     } catch (error) {
       // What is left of a session after an error, no two errors agree on: a new one is a few milliseconds.
       this.#isBroken = true
@@ -151,16 +167,15 @@ export class Session {
   async end(): Promise<void> {
     if (this.#isBroken) return this.destroy()
     this.#isBroken = true
+    const cancel = this.#options.setTimer(() => this.destroy(), END_MS_MAX)
     await this.#client.end().catch(() => {})
-    await this.#ended
+    cancel()
   }
 
   /** Cuts it: whatever waits for an answer is rejected. The server notices, and rolls back what isn't committed. */
   destroy(): void {
     this.#isBroken = true
-    const { connection } = this.#client as unknown as {
-      connection: { stream: { destroy(error?: Error): void } }
-    }
+    const { connection } = this.#client as unknown as { connection: { stream: { destroy(): void } } }
     connection.stream.destroy()
   }
 }

@@ -1,7 +1,7 @@
 /**
  * The PostgreSQL store: one schema of one database, which many nodes share. Each log has a connection for its appends; beside
- * those a node has a few for checkpoints, for reading, for claims and for the directory, so that none waits for another:
- * `logs it owns + 12` at most.
+ * those a node has a few for checkpoints, reading, lists, claims and the directory, so that none waits for another: 14 and one
+ * for each log that it owns, at most.
  */
 import { EscrowError } from '../../core/errors.ts'
 import type { Runtime } from '../../core/runtime.ts'
@@ -55,6 +55,7 @@ const SCHEMA = /^[a-z_][a-z0-9_]{0,47}$/
 /** Connections by purpose, beside the logs' own. */
 const CHECKPOINT_CONNECTIONS = 4
 const READ_CONNECTIONS = 4
+const LIST_CONNECTIONS = 2
 const CLAIM_CONNECTIONS = 2
 const CONTROL_CONNECTIONS = 2
 
@@ -66,7 +67,7 @@ const NOW = { name: 'now', text: 'select extract(epoch from clock_timestamp())::
  * newer version; or by an older one, and `migrate` is false).
  */
 export async function openPostgresStore(options: PostgresStoreOptions): Promise<PostgresStore> {
-  const { now, setTimer } = options
+  const { now } = options
   const retentionMs = bounded(
     'retentionMs',
     options.retentionMs ?? DAY_MS,
@@ -75,16 +76,16 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
   )
   const parsed = parseOptions(options)
   const identity = await (options.migrate === false ? identify(parsed) : migrate(parsed))
-  const connection = { ...parsed, setTimer }
-  const checkpoints = new Connections(connection, CHECKPOINT_CONNECTIONS)
-  const reads = new Connections(connection, READ_CONNECTIONS)
-  const claims = new Connections(connection, CLAIM_CONNECTIONS)
-  const control = new Connections(connection, CONTROL_CONNECTIONS)
-  const log = new PostgresLogs({ identity, connection, claims, control, checkpoints })
+  const checkpoints = new Connections(parsed, CHECKPOINT_CONNECTIONS)
+  const reads = new Connections(parsed, READ_CONNECTIONS)
+  const lists = new Connections({ ...parsed, plansAnew: true }, LIST_CONNECTIONS)
+  const claims = new Connections(parsed, CLAIM_CONNECTIONS)
+  const control = new Connections(parsed, CONTROL_CONNECTIONS)
+  const log = new PostgresLogs({ identity, connection: parsed, claims, control, checkpoints })
   const days = new Days(control)
   return {
     log,
-    images: new PostgresImages({ checkpoints, reads, days, retentionMs, now }),
+    images: new PostgresImages({ checkpoints, reads, lists, days, retentionMs, now }),
     directory: new PostgresDirectory(control),
     logStates: () => control.use('reading the logs', logStates),
     serverNow: async () => {
@@ -92,7 +93,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
       return rows[0]?.[0] as number
     },
     close: async () => {
-      const all = [checkpoints, reads, claims, control]
+      const all = [checkpoints, reads, lists, claims, control]
       await Promise.all([log.close(), ...all.map((connections) => connections.close())])
     },
   }
@@ -100,16 +101,16 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
 
 /** Brings the schema to this version's format, as `openPostgresStore` does. Rejects likewise. */
 export async function migratePostgresStore(
-  options: Pick<PostgresStoreOptions, 'url' | 'schema' | 'logs' | 'random'>,
+  options: Pick<PostgresStoreOptions, 'url' | 'schema' | 'logs' | 'random' | 'setTimer'>,
 ): Promise<{ readonly format: number }> {
   const { format } = await migrate(parseOptions(options))
   return { format }
 }
 
 function parseOptions(
-  options: Pick<PostgresStoreOptions, 'url' | 'schema' | 'logs' | 'leaseMs' | 'random'>,
+  options: Pick<PostgresStoreOptions, 'url' | 'schema' | 'logs' | 'leaseMs' | 'random' | 'setTimer'>,
 ): MigrationOptions {
-  const { schema = 'escrow', random } = options
+  const { schema = 'escrow', random, setTimer } = options
   if (!SCHEMA.test(schema) || schema.startsWith('pg_'))
     throw new EscrowError(
       'invalidArgument',
@@ -118,7 +119,7 @@ function parseOptions(
   const logs = bounded('logs', options.logs ?? LOGS, 1, LOGS_MAX)
   if (!Number.isInteger(logs)) throw new EscrowError('invalidArgument', `logs ${logs} is not a whole number`)
   const leaseMs = bounded('leaseMs', options.leaseMs ?? LEASE_MS, LEASE_MS_MIN, LEASE_MS_MAX)
-  return { url: new PostgresUrl(options.url), schema, logs, leaseMs, random }
+  return { url: new PostgresUrl(options.url), schema, logs, leaseMs, random, setTimer }
 }
 
 function bounded(name: string, value: number, min: number, max: number): number {

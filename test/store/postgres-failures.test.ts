@@ -1,0 +1,269 @@
+import type { Client } from 'pg'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import type { PostgresStore } from '../../src/store/postgres/store.ts'
+import { service } from '../services/require.ts'
+import { appendAll, sequencesOf } from './contract-bench.ts'
+import { checkpointOf, key, NOON_MS, rowOf, segmentOf } from './contract-fixtures.ts'
+import { PostgresWorld } from './postgres-world.ts'
+
+const postgres = await service('postgres')
+const world = new PostgresWorld(postgres)
+
+let store: PostgresStore
+let client: Client
+
+beforeEach(async () => {
+  await world.begin()
+  store = await world.store()
+  client = await world.client()
+})
+afterEach(() => world.end())
+
+/** Makes every write to a table raise this, until the test ends. */
+async function raise(table: string, what: string): Promise<void> {
+  await client.query(
+    `create or replace function fail() returns trigger language plpgsql as $$ begin ${what}; return new; end $$`,
+  )
+  await client.query(
+    `create or replace trigger fail before insert or update on ${table} for each row execute function fail()`,
+  )
+}
+
+const heal = (table: string): Promise<unknown> => client.query(`drop trigger fail on ${table}`)
+
+describe('what the server says', () => {
+  test.each([
+    ['53100', /disk is full/],
+    ['53200', /no memory left/],
+    ['53300', /max_connections/],
+    ['40001', /try again/],
+    ['40P01', /try again/],
+    ['55P03', /holds a lock/],
+    ['57014', /too slow/],
+    ['25006', /name the primary/],
+    ['42501', /grant the role/],
+    ['57P01', /ended the connection/],
+    ['08006', /connection/],
+    ['XX000', /appending to log 0/],
+  ])('%s: the append is unknown, and the same bytes again are done', async (state, message) => {
+    const handle = await store.log.claim(0)
+    await appendAll(handle, 1, 1)
+    await raise('segments', `raise exception using errcode = '${state}', message = 'a failing connection'`)
+    const unknown = {
+      code: 'storeUnavailable',
+      message: expect.stringMatching(message),
+      details: { cause: state },
+    }
+    for (let time = 1; time <= 2; time++)
+      await expect(handle.append(segmentOf(2))).rejects.toMatchObject(unknown)
+    await heal('segments')
+    expect(await handle.append(segmentOf(2))).toBe('done')
+    expect(await sequencesOf(handle, 0)).toEqual([1, 2])
+  })
+
+  test.each(['XX001', 'XX002'])('%s: the store is damaged', async (state) => {
+    const handle = await store.log.claim(0)
+    await raise('segments', `raise exception using errcode = '${state}'`)
+    await expect(handle.append(segmentOf(1))).rejects.toMatchObject({ code: 'storeCorrupt' })
+  })
+
+  test('a warning: done and not as it should be is unknown, and done when it is looked for', async () => {
+    const handle = await store.log.claim(0)
+    await raise('segments', "raise warning 'the wait for the standby was cancelled'")
+    const unknown = { code: 'storeUnavailable', message: expect.stringMatching(/wait for the standby/) }
+    await expect(handle.append(segmentOf(1))).rejects.toMatchObject(unknown)
+    expect(await handle.append(segmentOf(1))).toBe('done')
+    await raise('live', "raise warning 'the wait for the standby was cancelled'")
+    const checkpoint = checkpointOf(1, rowOf('default/a', 1))
+    await expect(store.images.checkpoint(handle, checkpoint)).rejects.toMatchObject(unknown)
+    await heal('live')
+    expect(await store.images.checkpoint(handle, checkpoint)).toBe('done')
+  })
+
+  test('a checkpoint that fails in the middle leaves nothing, and may be repeated', async () => {
+    const handle = await store.log.claim(0)
+    await appendAll(handle, 1, 1)
+    const rows = [rowOf('default/a', 1), rowOf('default/b', 1, { finishedAtMs: NOON_MS })]
+    await raise('logs', "raise exception using errcode = '53100'")
+    const failed = store.images.checkpoint(handle, checkpointOf(1, ...rows))
+    await expect(failed).rejects.toMatchObject({ code: 'storeUnavailable', details: { cause: '53100' } })
+    expect(await store.images.load([key('default/a'), key('default/b')])).toEqual([undefined, undefined])
+    await heal('logs')
+    expect(await store.images.checkpoint(handle, checkpointOf(1, ...rows))).toBe('done')
+  })
+
+  test('goodbye, to every connection at once: the next calls connect again', async () => {
+    const handle = await store.log.claim(0)
+    await appendAll(handle, 1, 1)
+    await store.images.checkpoint(handle, checkpointOf(1, rowOf('default/a', 1)))
+    await store.images.load([key('default/a')])
+    const { rowCount } = await client.query(
+      `select pg_terminate_backend(pid, 5000) from pg_stat_activity
+        where application_name = 'escrow' and datname = current_database()`,
+    )
+    expect(rowCount).toBeGreaterThan(3)
+    // Whoever had a connection may learn of it only now; nobody does twice.
+    await handle.append(segmentOf(2)).catch(() => {})
+    expect(await handle.append(segmentOf(2))).toBe('done')
+    await store.images.load([key('default/a')]).catch(() => {})
+    expect(await store.images.load([key('default/a')])).toMatchObject([{ sequence: 1 }])
+  })
+})
+
+describe('a network that swallows everything', () => {
+  test('is given up within the lease, by every call, and done again when it is back', async () => {
+    const proxy = await world.proxy()
+    const far = await world.store({ url: proxy.through(world.url), leaseMs: 800 })
+    const handle = await far.log.claim(0)
+    await appendAll(handle, 1, 1)
+    await far.images.load([key('default/a')])
+    proxy.blackhole()
+    const begunMs = performance.now()
+    const silent = { code: 'storeUnavailable', message: expect.stringMatching(/no answer for 800 ms/) }
+    const calls = [
+      handle.append(segmentOf(2)),
+      handle.verify(),
+      far.images.load([key('default/a')]),
+      far.images.checkpoint(handle, checkpointOf(1, rowOf('default/a', 1))),
+      far.images.query({ namespace: 'default', statuses: [], after: '', limit: 1 }),
+      far.directory.get('a'),
+      far.log.claim(1),
+    ]
+    await Promise.all(calls.map((call) => expect(call).rejects.toMatchObject(silent)))
+    expect(performance.now() - begunMs).toBeLessThan(3_000)
+    proxy.reset()
+    proxy.heal()
+    expect(await handle.append(segmentOf(2))).toBe('done')
+    expect(await far.images.checkpoint(handle, checkpointOf(1, rowOf('default/a', 1)))).toBe('done')
+    proxy.blackhole()
+    const closingMs = performance.now()
+    await far.close()
+    expect(performance.now() - closingMs).toBeLessThan(3_000)
+  })
+
+  test('while the store opens is storeUnavailable', async () => {
+    const proxy = await world.proxy()
+    proxy.blackhole()
+    const opening = world.store({ url: proxy.through(world.url), leaseMs: 500 })
+    await expect(opening).rejects.toMatchObject({ code: 'storeUnavailable' })
+  })
+})
+
+describe('transactions, for whoever speaks SQL', () => {
+  test('has what people read, of those that live and those that finished', async () => {
+    const handle = await store.log.claim(0)
+    const facts = () => ({
+      kind: 'saga' as const,
+      name: 'place-order',
+      version: 3,
+      beganAtMs: NOON_MS,
+      settledAtMs: 0,
+      traceId: '0AF7651916cd43dd8448eb211c80319c',
+      error: 'no\0 stock \ud800',
+    })
+    const attributes = { businessKey: 'order\0-1', tags: { region: 'e\0u', customer: 'c-1\ud800' } }
+    const rows = [
+      rowOf('default/a/b', 1, {
+        status: 'parked',
+        facts,
+        attributes,
+        dueLogMs: 500,
+        dueWallMs: NOON_MS + 9_000,
+      }),
+      rowOf('default/b', 1, { finishedAtMs: NOON_MS + 1_000 }),
+    ]
+    await store.images.checkpoint(handle, {
+      ...checkpointOf(0, ...rows),
+      clock: { wallMs: NOON_MS, logMs: 100 },
+    })
+    const noon = (ms: number): Date => new Date(NOON_MS + ms)
+    const { rows: seen } = await client.query('select * from transactions order by key')
+    expect(seen).toMatchObject([
+      {
+        namespace: 'default',
+        id: 'a/b',
+        kind: 'saga',
+        name: 'place-order',
+        version: 3,
+        status: 'parked',
+        business_key: 'order\ufffd-1',
+        tags: { region: 'e\ufffdu', customer: 'c-1\ufffd' },
+        began_at: noon(0),
+        settled_at: null,
+        finished_at: null,
+        due_at: noon(400),
+        updated_at: noon(0),
+        trace_id: '0af7651916cd43dd8448eb211c80319c',
+        error: 'no\ufffd stock \ufffd',
+      },
+      {
+        id: 'b',
+        kind: 'message',
+        name: 'orders',
+        version: 0,
+        status: 'delivered',
+        business_key: null,
+        tags: null,
+        settled_at: noon(1_000),
+        finished_at: noon(1_000),
+        due_at: null,
+        trace_id: null,
+        error: null,
+      },
+    ])
+    const { rows: found } = await client.query(
+      `select id from transactions where business_key = $1 and tags @> '{"customer": "c-1\ufffd"}' and status = 'parked'`,
+      ['order\ufffd-1'],
+    )
+    expect(found).toEqual([{ id: 'a/b' }])
+    const query = { namespace: 'default', after: '', limit: 10, statuses: [], attributes }
+    expect(await store.images.query(query)).toMatchObject([{ key: 'default/a/b' }])
+  })
+
+  test('are found by business key and tags, exactly, among the living and the finished', async () => {
+    const handle = await store.log.claim(0)
+    const rows = Array.from({ length: 60 }, (_, i) => {
+      const n = String(i).padStart(2, '0')
+      const tags = { region: i % 2 === 0 ? 'eu' : 'us', shop: `s${i % 3}` }
+      return rowOf(`default/${n}`, 1, {
+        status: i % 4 < 2 ? 'completed' : 'running',
+        finishedAtMs: i % 4 < 2 ? NOON_MS : 0,
+        attributes: i === 0 ? undefined : { businessKey: `order-${i % 5}`, tags },
+      })
+    })
+    await store.images.checkpoint(handle, checkpointOf(0, ...rows))
+    const find = async (
+      businessKey: string,
+      tags: Record<string, string>,
+      statuses = ['running', 'completed'],
+    ) => {
+      const found: string[] = []
+      for (let after = ''; ; after = found.at(-1)!) {
+        const query = { namespace: 'default', statuses, attributes: { businessKey, tags }, after, limit: 4 }
+        const page = await store.images.query(query as Parameters<typeof store.images.query>[0])
+        found.push(...page.map((each) => each.key))
+        if (page.length < 4) return found
+      }
+    }
+    const expected = (is: (i: number) => boolean): string[] =>
+      rows.filter((_, i) => i > 0 && is(i)).map((row) => row.key)
+    expect(await find('order-3', {})).toEqual(expected((i) => i % 5 === 3))
+    expect(await find('', { shop: 's1' })).toEqual(expected((i) => i % 3 === 1))
+    expect(await find('', { shop: 's1', region: 'us' })).toEqual(expected((i) => i % 3 === 1 && i % 2 === 1))
+    expect(await find('order-3', { shop: 's1' }, ['completed'])).toEqual(
+      expected((i) => i % 5 === 3 && i % 3 === 1 && i % 4 < 2),
+    )
+    expect(await find('order-9', {})).toEqual([])
+    expect(await find('', {})).toEqual(rows.map((row) => row.key))
+    expect(await store.images.query({ namespace: "o'neil", statuses: [], after: "'\0", limit: 1 })).toEqual(
+      [],
+    )
+  })
+
+  test('the rows of all logs and the clock of the server are told', async () => {
+    await appendAll(await store.log.claim(3), 1, 2)
+    const states = await store.logStates()
+    expect(states[3]).toEqual({ log: 3, epoch: 1, head: 2, checkpointed: 0, clock: { wallMs: 0, logMs: 0 } })
+    expect(Math.abs((await store.serverNow()) - Date.now())).toBeLessThan(60_000)
+  })
+})

@@ -11,24 +11,11 @@ export async function openStore(
   { store, retentionMs, cluster }: Pick<Config, 'store' | 'retentionMs' | 'cluster'>,
   runtime: Runtime,
 ): Promise<Store> {
-  const shared = {
-    retentionMs,
-    now: () => runtime.now(),
-    random: (count: number) => runtime.randomBytes(count),
-  }
+  const shared = { ...worldOf(runtime), retentionMs, now: () => runtime.now() }
   if (store.kind === 'embedded') return await openEmbeddedStore({ ...shared, path: store.path })
   const { schema, logs, migrate } = store
-  const setTimer: Runtime['setTimer'] = (callback, delayMs) => runtime.setTimer(callback, delayMs)
   const url = store.url.reveal()
-  return await openPostgresStore({
-    ...shared,
-    url,
-    schema,
-    logs,
-    migrate,
-    leaseMs: cluster.leaseMs,
-    setTimer,
-  })
+  return await openPostgresStore({ ...shared, url, schema, logs, migrate, leaseMs: cluster.leaseMs })
 }
 
 /** Brings the schema of a PostgreSQL to what this version knows, or makes it; answers its format. Rejects likewise. */
@@ -37,6 +24,10 @@ export async function migrateStore({
   schema,
   logs,
 }: Extract<Config['store'], { readonly kind: 'postgres' }>): Promise<{ readonly format: number }> {
-  const random = (count: number): Uint8Array => systemRuntime.randomBytes(count)
-  return await migratePostgresStore({ url: url.reveal(), schema, logs, random })
+  return await migratePostgresStore({ ...worldOf(systemRuntime), url: url.reveal(), schema, logs })
 }
+
+const worldOf = (runtime: Runtime): Pick<Runtime, 'setTimer'> & { random(count: number): Uint8Array } => ({
+  random: (count) => runtime.randomBytes(count),
+  setTimer: (callback, delayMs) => runtime.setTimer(callback, delayMs),
+})

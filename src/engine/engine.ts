@@ -213,10 +213,10 @@ export class Engine implements Coordination {
   #stopped(at: number, error: EscrowError): void {
     if (this.#phase === 'draining') return
     const { logs, cluster } = this.#opened ?? {}
-    // Another writer has it now: it isn't ours to take back.
+    // Another writer has it now: it isn't ours to take back, and what failed about it isn't our trouble any more.
     if (error.code === 'notOwner') {
       this.#lookAtLogs()
-      if (cluster !== undefined) return
+      if (cluster !== undefined) return this.#degradation.ofLog(at, '')
     }
     this.#degradation.ofLog(at, `log ${at} stopped: ${error.message}`)
     if (error.code === 'internal') this.#options.log('error', error.stack ?? error.message)

@@ -97,7 +97,10 @@ export class Logs {
     await driver.start()
     if (this.#isOver) driver.stop(closed())
     // Not before: what holds a key back must be in memory when the first request comes.
-    if (!driver.isStopped) this.#drivers[log] = driver
+    if (!driver.isStopped) {
+      this.#drivers[log] = driver
+      onDegraded(log, '')
+    }
     if (recovered.entries.size > 0)
       tell('info', `log ${log}: recovered ${recovered.entries.size} transactions from its tail`)
   }

@@ -16,7 +16,6 @@ const postgres = await service('postgres')
 const shared = await service('postgres')
 const count = Number(process.env.CLUSTER_COUNT ?? 3_000)
 const doneMsMax = 280_000
-const timesMax = 40
 
 /** The databases of the services on one server, the store on another. */
 const apart = (url: string, name: string): string => {
@@ -38,7 +37,7 @@ async function open(name: string, through: (url: string) => string = (url) => ur
   return cluster
 }
 
-async function disturb(cluster: Cluster, one: () => Promise<void>): Promise<number> {
+async function disturb(cluster: Cluster, one: () => Promise<void>, timesMax = 40): Promise<number> {
   const programs = await Promise.all([cluster.messages(count), cluster.sagas(count)])
   let isDone = false
   const done = Promise.all(programs.map((program) => program.said(/done/, doneMsMax))).finally(() => {
@@ -119,25 +118,29 @@ for (const [moment, lock] of Object.entries(moments)) {
     const name = `in_${moment.split(' ')[1]}`
     const cluster = await open(name)
     const url = apart(await shared.database('postgres'), `${name}_store`)
-    const times = await disturb(cluster, async () => {
-      await sleep(300)
-      const [node] = cluster.nodes
-      const view = await node!.ask('ListNodes', {})
-      const mine = view.nodes.find((each: { node: string }) => each.node === node!.grpc)?.logs ?? []
-      const logs = mine.map((each: { log?: number }) => each.log ?? 0)
-      const client = new Client({ connectionString: url })
-      client.on('error', () => {})
-      await client.connect()
-      await client.query('begin')
-      await client.query("set local lock_timeout = '1s'")
-      await client.query(lock, lock.includes('$1') ? [logs] : []).catch(() => {})
-      // Whatever the node sends now waits behind the lock.
-      await sleep(150)
-      node!.program.pause()
-      await client.end()
-      await sleep(LEASE_MS + 1_500)
-      node!.program.resume()
-    })
+    const times = await disturb(
+      cluster,
+      async () => {
+        await sleep(300)
+        const [node] = cluster.nodes
+        const view = await node!.ask('ListNodes', {})
+        const mine = view.nodes.find((each: { node: string }) => each.node === node!.grpc)?.logs ?? []
+        const logs = mine.map((each: { log?: number }) => each.log ?? 0)
+        const client = new Client({ connectionString: url })
+        client.on('error', () => {})
+        await client.connect()
+        await client.query('begin')
+        await client.query("set local lock_timeout = '1s'")
+        await client.query(lock, lock.includes('$1') ? [logs] : []).catch(() => {})
+        // Whatever the node sends now waits behind the lock.
+        await sleep(150)
+        node!.program.pause()
+        await client.end()
+        await sleep(LEASE_MS + 1_500)
+        node!.program.resume()
+      },
+      4,
+    )
     console.log(`${times} times`)
     expect(times).toBeGreaterThanOrEqual(1)
     await balance(cluster)

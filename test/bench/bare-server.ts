@@ -12,7 +12,7 @@ import type { Appended } from './instrument.ts'
 
 const [folder, loop] = process.argv.slice(2) as [string, BareLoop]
 const { server: End, recordBytes } = BARE_ENDS[loop]
-const log = openBareLog(folder)
+const log = await openBareLog(folder)
 const bodies: Uint8Array[] = []
 const beside = recordBytes.map((bytes) => Buffer.alloc(bytes, 'r'))
 const records = new Packer()

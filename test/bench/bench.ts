@@ -5,6 +5,8 @@ export interface BenchOptions {
   readonly runs: number
   /** How many transactions wait, where that is what is measured. */
   readonly waiting: number
+  /** How many have finished, where a full store is measured. */
+  readonly stored: number
   /** Tells what is going on. */
   readonly note: (line: string) => void
 }

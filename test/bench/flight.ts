@@ -13,7 +13,10 @@ export interface SagaLoad {
 /** What a load process is asked to do. */
 export interface LoadPlan {
   readonly port: number
-  readonly serverPid: number
+  /** Of the coordinator; of several that share the load, all. */
+  readonly serverPids: readonly number[]
+  /** Of the server of the database that they share. */
+  readonly databasePid?: number | undefined
   readonly inFlight: number
   /** Of a message's body, or of a saga's input. */
   readonly bodyBytes: number
@@ -70,7 +73,7 @@ export class Flight {
   async #measure(plan: LoadPlan): Promise<Load> {
     await new Promise((resolve) => setTimeout(resolve, plan.warmUpMs))
     const endSampling = plan.isProfiled ? await sample() : undefined
-    const end = countUse(plan.serverPid)
+    const end = countUse(plan.serverPids, plan.databasePid)
     this.#isMeasuring = true
     await new Promise((resolve) => setTimeout(resolve, plan.windowMs))
     this.#isMeasuring = false

@@ -1,5 +1,7 @@
 /** Loaded into the coordinator under test before it starts: appends are counted, and its main thread can be sampled. */
 import { EmbeddedHandle } from '../../src/store/embedded/logs.ts'
+import type { LogHandle, Segment } from '../../src/store/log.ts'
+import { PostgresHandle } from '../../src/store/postgres/logs.ts'
 import { type SelfTimes, sample } from './cpu-profile.ts'
 
 /** What was appended to the logs since the start. */
@@ -10,11 +12,13 @@ export interface Appended {
 
 let appends = 0
 let bytes = 0
-const { append } = EmbeddedHandle.prototype
-EmbeddedHandle.prototype.append = function (segment) {
-  appends += 1
-  bytes += segment.bytes.length
-  return append.call(this, segment)
+for (const { prototype } of [EmbeddedHandle, PostgresHandle]) {
+  const { append } = prototype as LogHandle
+  prototype.append = function (this: LogHandle, segment: Segment) {
+    appends += 1
+    bytes += segment.bytes.length
+    return append.call(this, segment)
+  }
 }
 
 let endSampling: (() => Promise<SelfTimes>) | undefined

@@ -64,7 +64,7 @@ async function sagas(session: Session): Promise<Transaction> {
 const [plan] = (await once(process, 'message')) as [LatencyPlan]
 const session = await connect(`127.0.0.1:${plan.port}`, { service: 'bench' })
 const transaction = await (plan.of === 'message' ? messages(session) : sagas(session))
-const log = openBareLog(plan.folder)
+const log = await openBareLog(plan.folder)
 const segment = Buffer.alloc(SEGMENT_BYTES, 'x')
 const appends: number[] = []
 const parts: [number[], number[]] = [[], []]

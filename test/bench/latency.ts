@@ -23,8 +23,10 @@ interface Part {
   readonly overMs: number
 }
 
-async function runOnce(of: LatencyPlan['of']): Promise<Latency> {
-  const [store, bare] = [freshFolder(), freshFolder()]
+/** One at a time against a store of its own, and a bare log on the same disk: in a folder, or in the database given. */
+export async function runLatency(of: LatencyPlan['of'], url?: string): Promise<Latency> {
+  const folders = [freshFolder(), freshFolder()] as const
+  const [store, bare] = url === undefined ? folders : [url, url]
   const coordinator = await startCoordinator(store, of === 'saga' ? 'saga-config.ts' : undefined)
   const client = new Child('latency-process.ts')
   const plan: LatencyPlan = {
@@ -37,8 +39,7 @@ async function runOnce(of: LatencyPlan['of']): Promise<Latency> {
   const latency = await client.ask<Latency>(plan)
   await client.stop()
   await coordinator.process.signal('SIGTERM')
-  dropFolder(store)
-  dropFolder(bare)
+  for (const folder of folders) dropFolder(folder)
   return latency
 }
 
@@ -46,7 +47,7 @@ async function run({ name, of, parts }: LatencyKind, options: BenchOptions): Pro
   const all: Latency[] = []
   const names = ['append', ...parts.map((part) => part.name)].join(', ')
   for (let at = 1; at <= options.runs; at++) {
-    const latency = await runOnce(of)
+    const latency = await runLatency(of)
     all.push(latency)
     const figures = [latency.appendMs, ...latency.partsMs].map((ms) => ms.toFixed(2)).join(', ')
     options.note(

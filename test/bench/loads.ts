@@ -22,11 +22,13 @@ export interface CountedLoad extends Load {
 
 const WARM_UP_MS = 3_000
 const WINDOW_MS = 5_000
+const SHARED_MS = 3_000
 
-const planOf = (kind: LoadKind, port: number, serverPid: number): LoadPlan => ({
+const planOf = (kind: LoadKind, port: number, serverPid: number, databasePid?: number): LoadPlan => ({
   ...kind,
   port,
-  serverPid,
+  serverPids: [serverPid],
+  databasePid,
   warmUpMs: WARM_UP_MS,
   windowMs: WINDOW_MS,
 })
@@ -37,13 +39,22 @@ const clientOf = ({ saga }: LoadKind): Child =>
 const configOf = ({ saga }: LoadKind): string | undefined =>
   saga === undefined ? undefined : 'saga-config.ts'
 
+/** Where a load is made durable. */
+export interface Place {
+  /** A folder, or the URL of a PostgreSQL. */
+  readonly where: string
+  /** Of that PostgreSQL's server. */
+  readonly databasePid?: number
+}
+
 /** A bare loop, once. */
-export async function runBare(loop: BareLoop, kind: LoadKind): Promise<CountedLoad> {
+export async function runBare(loop: BareLoop, kind: LoadKind, place?: Place): Promise<CountedLoad> {
   const folder = freshFolder()
-  const server = new Child('bare-server.ts', { args: [folder, loop] })
+  const { where, databasePid } = place ?? { where: folder }
+  const server = new Child('bare-server.ts', { args: [where, loop] })
   const { port } = await server.answer<{ readonly port: number }>()
   const client = new Child('bare-client.ts', { args: [loop] })
-  const load = await client.ask<Load>(planOf(kind, port, server.pid))
+  const load = await client.ask<Load>(planOf(kind, port, server.pid, databasePid))
   const appended = await server.ask<Appended>('appended')
   await client.stop()
   await server.stop()
@@ -52,16 +63,57 @@ export async function runBare(loop: BareLoop, kind: LoadKind): Promise<CountedLo
 }
 
 /** The real thing, once. */
-export async function runReal(kind: LoadKind): Promise<CountedLoad> {
+export async function runReal(kind: LoadKind, place?: Place): Promise<CountedLoad> {
   const folder = freshFolder()
-  const coordinator = await startCoordinator(folder, configOf(kind))
+  const { where, databasePid } = place ?? { where: folder }
+  const coordinator = await startCoordinator(where, configOf(kind))
   const client = clientOf(kind)
-  const load = await client.ask<Load>(planOf(kind, coordinator.port, coordinator.pid))
+  const load = await client.ask<Load>(planOf(kind, coordinator.port, coordinator.pid, databasePid))
   const appended = await coordinator.process.ask<Appended>('appended')
   await client.stop()
   await coordinator.process.signal('SIGTERM')
   dropFolder(folder)
   return { ...load, appended }
+}
+
+/** Several coordinators that share a store, each with its part of the load, once. */
+export async function runTogether(kind: LoadKind, place: Place, nodes: number): Promise<CountedLoad> {
+  const coordinators = await Promise.all(
+    Array.from({ length: nodes }, () => startCoordinator(place.where, configOf(kind))),
+  )
+  // Until each has its share: by then the sessions mint ids of logs that their node has.
+  await pause(SHARED_MS)
+  const clients = coordinators.map(() => clientOf(kind))
+  const loads = await Promise.all(
+    clients.map((client, at) => {
+      const { port, pid } = coordinators[at]!
+      const plan = planOf({ ...kind, inFlight: kind.inFlight / nodes }, port, pid, place.databasePid)
+      return client.ask<Load>(plan)
+    }),
+  )
+  const appended = await Promise.all(coordinators.map(({ process }) => process.ask<Appended>('appended')))
+  await Promise.all(clients.map((client) => client.stop()))
+  await Promise.all(coordinators.map(({ process }) => process.signal('SIGTERM')))
+  const sum = (of: (load: Load) => number): number => loads.reduce((total, load) => total + of(load), 0)
+  const [first] = loads as [Load]
+  return {
+    ...first,
+    used: {
+      ...first.used,
+      serverCpuMs: sum(({ used }) => used.serverCpuMs),
+      clientCpuMs: sum(({ used }) => used.clientCpuMs),
+      writtenBytes: sum(({ used }) => used.writtenBytes),
+    },
+    transactions: sum(({ transactions }) => transactions),
+    perSecond: sum(({ perSecond }) => perSecond),
+    p50Ms: Math.max(...loads.map(({ p50Ms }) => p50Ms)),
+    p99Ms: Math.max(...loads.map(({ p99Ms }) => p99Ms)),
+    transactionsInAll: sum(({ transactionsInAll }) => transactionsInAll),
+    appended: {
+      appends: appended.reduce((total, { appends }) => total + appends, 0),
+      bytes: appended.reduce((total, { bytes }) => total + bytes, 0),
+    },
+  }
 }
 
 /** The real thing under a profiler, once: where the main threads of both sides spend the window. */

@@ -11,6 +11,14 @@ import { type Row, tableLines } from './figures.ts'
 import { describeDisk, dropFolders } from './folders.ts'
 import { messageEmbeddedLatency, sagaEmbeddedLatency } from './latency.ts'
 import { messageEmbedded } from './message-embedded.ts'
+import {
+  messagePostgres,
+  STORED,
+  sagaPostgres,
+  sagaPostgresLatency,
+  sagaPostgresStored,
+  sagaPostgresTwoNodes,
+} from './postgres.ts'
 import { PROFILED, printProfile } from './profile.ts'
 import { sagaEmbedded } from './saga-embedded.ts'
 import { sagaLong, sagaParallel } from './saga-shapes.ts'
@@ -28,6 +36,11 @@ const benches: readonly Bench[] = [
   sagaParallel,
   sagaLong,
   waitingSagas,
+  messagePostgres,
+  sagaPostgres,
+  sagaPostgresLatency,
+  sagaPostgresTwoNodes,
+  sagaPostgresStored,
 ]
 
 const HELP = `npm run bench [-- options]
@@ -36,6 +49,7 @@ const HELP = `npm run bench [-- options]
   --runs N      how many interleaved runs the medians are of; default ${RUNS}
   --json FILE   writes the rows: name, unit, value, limit, ratio, spread, wanted
   --waiting N   how many wait in the waiting benches; default ${WAITING}
+  --stored N    how many have finished in the bench of a full store; default ${STORED}
   --profile NAME
                 instead: what takes the microseconds of this bench, in coordinator and client; one of
                 ${PROFILED.join(', ')}
@@ -52,6 +66,7 @@ const { values } = parseArgs({
     runs: { type: 'string', default: String(RUNS) },
     json: { type: 'string' },
     waiting: { type: 'string', default: String(WAITING) },
+    stored: { type: 'string', default: String(STORED) },
     profile: { type: 'string' },
     list: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -78,6 +93,7 @@ async function measure(): Promise<void> {
   const wanted = chosen()
   const runs = parseCount('--runs', values.runs, 1_000)
   const waiting = parseCount('--waiting', values.waiting, 100_000_000)
+  const stored = parseCount('--stored', values.stored, 100_000_000)
   console.log(
     `cores: ${availableParallelism()} × ${cpus()[0]?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB`,
   )
@@ -89,7 +105,7 @@ async function measure(): Promise<void> {
   const rows: Row[] = []
   for (const bench of wanted) {
     console.log(`\n${bench.name}: ${bench.about}`)
-    rows.push(...(await bench.run({ runs, waiting, note: (line) => console.log(`  ${line}`) })))
+    rows.push(...(await bench.run({ runs, waiting, stored, note: (line) => console.log(`  ${line}`) })))
   }
   console.log(`\n${tableLines(rows).join('\n')}`)
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 2)}\n`)

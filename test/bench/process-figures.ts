@@ -12,6 +12,25 @@ export function cpuMs(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) * TICK_MS
 }
 
+/** The same of a server and all of its processes, those that have ended included. */
+export function familyCpuMs(pid: number): number {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1')
+    .trim()
+    .split(' ')
+    .filter(Boolean)
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  let sum = [11, 12, 13, 14].reduce((total, at) => total + Number(fields[at]) * TICK_MS, 0)
+  for (const child of children) {
+    try {
+      sum += cpuMs(Number(child))
+    } catch {
+      // It has ended since: what it used is counted at its parent by the next look.
+    }
+  }
+  return sum
+}
+
 /** Milliseconds that all cores together have been busy since the machine started. */
 export function machineCpuMs(): number {
   const line = readFileSync('/proc/stat', 'latin1').split('\n')[0] ?? ''
@@ -42,16 +61,19 @@ export interface Used {
   /** What neither of them used, of all cores: how noisy the machine was. */
   readonly othersCpuMs: number
   readonly writtenBytes: number
+  /** Of the database's server; 0 without one. */
+  readonly databaseCpuMs: number
 }
 
-/** Begins to count what a server and this process use; the returned function ends it. */
-export function countUse(serverPid: number): () => Used {
+/** Begins to count what servers and this process use, and the database's family; the returned function ends it. */
+export function countUse(serverPids: readonly number[], databasePid: number | undefined): () => Used {
   const read = () => ({
     at: performance.now(),
-    server: cpuMs(serverPid),
+    server: serverPids.reduce((sum, pid) => sum + cpuMs(pid), 0),
     client: cpuMs(process.pid),
     machine: machineCpuMs(),
-    written: writtenBytes(serverPid),
+    written: serverPids.reduce((sum, pid) => sum + writtenBytes(pid), 0),
+    database: databasePid === undefined ? 0 : familyCpuMs(databasePid),
   })
   const begin = read()
   return () => {
@@ -64,6 +86,7 @@ export function countUse(serverPid: number): () => Used {
       clientCpuMs,
       othersCpuMs: Math.max(0, end.machine - begin.machine - serverCpuMs - clientCpuMs),
       writtenBytes: end.written - begin.written,
+      databaseCpuMs: end.database - begin.database,
     }
   }
 }

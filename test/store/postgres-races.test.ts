@@ -151,7 +151,12 @@ describe('a checkpoint', () => {
     const handle = await cutStore.log.claim(0)
     await appendAll(handle, 1, 2)
     // Its connection is open, and its partitions are made: what follows are its own statements alone.
-    const first = checkpointOf(1, row(1, { isNew: true }), rowOf('default/b', 1))
+    const first = checkpointOf(
+      1,
+      row(1, { isNew: true }),
+      rowOf('default/b', 1, { finishedAtMs: NOON_MS }),
+      rowOf('default/d', 1, { finishedAtMs: NOON_MS + DAY_MS }),
+    )
     expect(await cutStore.images.checkpoint(handle, first)).toBe('done')
     const finished = { finishedAtMs: NOON_MS }
     const second = checkpointOf(2, row(2, finished), rowOf('default/c', 2, { ...finished, isNew: true }))
@@ -169,10 +174,11 @@ describe('a checkpoint', () => {
       await cut
     }
     expect(outcomes.length).toBeGreaterThan(4)
-    const loaded = await store.images.load([key('default/a'), key('default/b'), key('default/c')])
-    expect(loaded).toMatchObject([{ sequence: 2 }, { sequence: 1 }, { sequence: 2 }])
+    const names = ['a', 'b', 'c', 'd'].map((name) => key(`default/${name}`))
+    const loaded = await store.images.load(names)
+    expect(loaded.map((each) => each?.sequence)).toEqual([2, 1, 2, 1])
     const { rows } = await client.query('select key from transactions order by key')
-    expect(rows.map((each) => each.key)).toEqual(['default/a', 'default/b', 'default/c'])
+    expect(rows.map((each) => each.key)).toEqual(names)
   })
 
   test('waits for the one before it, so that a transaction never stands in two tables', async () => {
@@ -232,6 +238,24 @@ describe('a takeover', () => {
     await third.trim(3)
     await expect(sequencesOf(second, 0)).rejects.toMatchObject({ code: 'notOwner' })
     await expect(sequencesOf(third, 0)).rejects.toMatchObject({ code: 'storeCorrupt' })
+  })
+
+  test('by several at once, behind a stopped process, ends none of them', async () => {
+    const other = await world.store()
+    const stopped = await world.client()
+    await holdLog(stopped)
+    const handles = await Promise.all([store, other, store, other].map(({ log }) => log.claim(0)))
+    expect(handles.map(({ claimed }) => claimed.epoch).sort()).toEqual([1, 2, 3, 4])
+  })
+
+  test('leaves a migration alone, which has the whole table', async () => {
+    const migration = await world.client()
+    await migration.query('begin')
+    await migration.query('lock table logs in access exclusive mode')
+    const hasty = await world.store({ leaseMs: 2_000, migrate: false })
+    await expect(hasty.log.claim(0)).rejects.toMatchObject(unavailable('55P03'))
+    await migration.query('commit')
+    expect((await hasty.log.claim(0)).claimed.epoch).toBe(1)
   })
 
   test('of all logs at once, each held by a stopped process, gets them all', async () => {

@@ -92,6 +92,9 @@ export class Connections {
       return await Session.open(this.#options)
     } catch (error) {
       this.#gone()
+      // What was in order when the store was opened may be again.
+      if (error instanceof EscrowError && error.code === 'invalidArgument')
+        throw new EscrowError('storeUnavailable', error.message, { cause: error })
       throw error
     }
   }

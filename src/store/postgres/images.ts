@@ -36,7 +36,7 @@ import { FINISHED_SHAPE, LIVE_SHAPE } from './rows.ts'
 import type { Session, Statement } from './session.ts'
 
 /** Rows of one statement of a checkpoint, at most. */
-const ROWS_PER_STATEMENT = 2_000
+const ROWS_PER_STATEMENT = 1_000
 /** Bytes of images of one statement; one row may be larger. */
 const BYTES_PER_STATEMENT = 4 << 20
 

@@ -51,9 +51,12 @@ const TRIM = {
   name: 'trim',
   text: 'delete from segments where log = $1 and sequence > $2 and sequence <= $3',
 }
-/** Whoever waits for a lock doesn't have the row: ending them would only let claims end each other. */
+/**
+ * Whoever has the row. Not who waits for it, or claims would end each other; nor who has the whole table, such as a migration.
+ */
 const END_BLOCKERS = `select pg_terminate_backend(pid) from pg_stat_activity
-  where pid = any(pg_blocking_pids($1::int4)) and wait_event_type is distinct from 'Lock'`
+  where pid = any(pg_blocking_pids($1::int4)) and wait_event_type is distinct from 'Lock'
+    and exists (select from pg_locks where pid = $1 and not granted and locktype in ('transactionid', 'tuple'))`
 
 /** What the logs need. */
 export interface PostgresLogsOptions {

@@ -108,7 +108,7 @@ async function migrateOnce(session: Session, options: MigrationOptions): Promise
   )
   await session.query('select pg_advisory_xact_lock(hashtext($1), 0)', [`escrow ${schema}`])
   const [there] = await session.query('select count(*)::int4 from pg_namespace where nspname = $1', [schema])
-  if (there?.[0] === 0) await session.query(`create schema ${schema}`)
+  if (there?.[0] === 0) await session.query(`create schema "${schema}"`)
   const identity = await readIdentity(session, options)
   const format = identity?.format ?? 0
   for (const statement of MIGRATIONS[format] ?? []) await session.query(statement)

@@ -117,7 +117,7 @@ export class Session {
     const { url, schema, leaseMs, plansAnew } = this.#options
     const timeouts = [STATEMENT_SHARE, LOCK_SHARE].map((share) => String(Math.round(leaseMs * share)))
     const planning = plansAnew ? 'force_custom_plan' : 'force_generic_plan'
-    const [row] = await this.query(SETTINGS, [schema, ...timeouts, planning])
+    const [row] = await this.query(SETTINGS, [`"${schema}"`, ...timeouts, planning])
     const [pid, isStandby, fsync, encoding, version] = row as [number, boolean, string, string, number]
     const refuse = (problem: string): never => {
       throw new EscrowError('invalidArgument', `the server at ${url} ${problem}`)

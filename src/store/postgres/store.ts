@@ -1,6 +1,6 @@
 /**
  * The PostgreSQL store: one schema of one database, which many nodes share. Each log has a connection for its appends; beside
- * those a node has a few for checkpoints, reading, lists, claims and the directory, so that none waits for another: 14 and one
+ * those a node has a few for checkpoints, reading, lists, claims and the directory, so that none waits for another: 15 and one
  * for each log that it owns, at most.
  */
 import { EscrowError } from '../../core/errors.ts'
@@ -58,6 +58,8 @@ const READ_CONNECTIONS = 4
 const LIST_CONNECTIONS = 2
 const CLAIM_CONNECTIONS = 2
 const CONTROL_CONNECTIONS = 2
+/** A drop may wait for a long report: what is made or dropped besides waits with it, and nothing else does. */
+const DAY_CONNECTIONS = 1
 
 const NOW = { name: 'now', text: 'select extract(epoch from clock_timestamp())::float8 * 1000' }
 
@@ -82,10 +84,10 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
   const claims = new Connections(parsed, CLAIM_CONNECTIONS)
   const control = new Connections(parsed, CONTROL_CONNECTIONS)
   const log = new PostgresLogs({ identity, connection: parsed, claims, control, checkpoints })
-  const days = new Days(control)
+  const forDays = new Connections(parsed, DAY_CONNECTIONS)
   return {
     log,
-    images: new PostgresImages({ checkpoints, reads, lists, days, retentionMs, now }),
+    images: new PostgresImages({ checkpoints, reads, lists, days: new Days(forDays), retentionMs, now }),
     directory: new PostgresDirectory(control),
     logStates: () => control.use('reading the logs', logStates),
     serverNow: async () => {
@@ -93,7 +95,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
       return rows[0]?.[0] as number
     },
     close: async () => {
-      const all = [checkpoints, reads, lists, claims, control]
+      const all = [checkpoints, reads, lists, claims, control, forDays]
       await Promise.all([log.close(), ...all.map((connections) => connections.close())])
     },
   }

@@ -128,7 +128,8 @@ class AssembledCoordinator implements Coordinator {
     const { retentionMs } = config
     const random = (count: number) => this.#runtime.randomBytes(count)
     const now = () => this.#runtime.now()
-    this.#openStore = dependencies.openStore ?? (() => openEmbeddedStore({ path, retentionMs, now, random }))
+    this.#openStore =
+      dependencies.openStore ?? (() => openEmbeddedStore({ path, retentionMs, now, random, log: this.#log }))
     this.#participants = new Participants(this.#runtime)
   }
 

@@ -108,10 +108,10 @@ describe('embedded', () => {
     test('a newer format is refused', async () => {
       await (await openStore()).close()
       await tamper('log', 'meta', false, (meta) =>
-        meta.put(Buffer.from('store'), Buffer.from(JSON.stringify({ format: 2, something: 'else' }))),
+        meta.put(Buffer.from('store'), Buffer.from(JSON.stringify({ format: 3, something: 'else' }))),
       )
       await expect(openStore()).rejects.toMatchObject({ code: 'storeFormat' })
-      await expect(openStore()).rejects.toThrow(/has format 2, this version knows formats up to 1/)
+      await expect(openStore()).rejects.toThrow(/has format 3, this version knows formats up to 2/)
     })
 
     test('an identity that cannot be read is storeCorrupt', async () => {

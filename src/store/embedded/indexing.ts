@@ -29,10 +29,9 @@ import {
 } from './row.ts'
 import { termsOf } from './terms.ts'
 
-/** Rows of one write: for as long as they are read, nothing else runs. */
+/** Rows of one write, and bytes of those of them that are decoded: a few milliseconds, in which nothing else runs. */
 const ROWS_PER_WRITE = 1_000
-/** Bytes of rows of one write; one row may be larger. */
-const BYTES_PER_WRITE = 256 << 10
+const BYTES_PER_WRITE = 64 << 10
 const TOLD_EVERY_MS = 10_000
 const MARK = textKey('indexing')
 /** Namespaces begin with a digit or a letter; the indexes in a day's table stand before them. */
@@ -151,29 +150,30 @@ export class Indexing {
     for (const { key, value } of table.getRange({
       start: after.length === 0 ? FIRST_ROW : successor(after),
     })) {
-      this.#plan(changes, table, key, value)
-      this.#looked += 1
+      bytes += this.#plan(changes, table, key, value)
       rows += 1
-      bytes += value.length
+      this.#looked += 1
       if (rows === ROWS_PER_WRITE || bytes >= BYTES_PER_WRITE) return key
     }
     return undefined
   }
 
-  #plan(changes: Changes, table: Table, at: Uint8Array, row: Uint8Array): void {
+  /** Returns how many bytes were decoded. */
+  #plan(changes: Changes, table: Table, at: Uint8Array, row: Uint8Array): number {
     const { tables } = this.#options
     const key = keyText(at)
     const facts = rowFacts(key, row)
-    if (isOfMessages(facts.status) || facts.terms.length > 0) return
+    if (isOfMessages(facts.status) || facts.terms.length > 0) return 0
     const stored = storedImage(key, row)
     const terms = termsOf(attributesOf(decodeTransactionImage(stored.bytes)))
-    if (terms.length === 0) return
     const isLive = table === tables.live
     for (const term of terms)
       changes.put(isLive ? tables.terms : table, termKey(term, facts.status, key), NOTHING)
-    if (!isLive) return
-    const start = putRow(this.#writer, facts.log, { ...facts, ...stored }, terms)
-    changes.put(table, textKey(key), this.#writer.bytes.subarray(start, this.#writer.length))
+    if (isLive && terms.length > 0) {
+      const start = putRow(this.#writer, facts.log, { ...facts, ...stored }, terms)
+      changes.put(table, textKey(key), this.#writer.bytes.subarray(start, this.#writer.length))
+    }
+    return row.length
   }
 
   #tableOf(day: number | undefined): Table | undefined {

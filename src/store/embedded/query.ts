@@ -14,8 +14,10 @@ import {
 } from './row.ts'
 import type { Terms } from './terms.ts'
 
-/** Of the search for what several terms share, in each table: beyond, what one of them has is given, and others look again. */
+/** Looks at lists of one query that may be in vain, in search of what several terms share. */
 const SEEKS_MAX = 2_000
+/** Terms that are searched for together: who asks looks again, so that the rest needs no search. */
+const TERMS_MAX = 4
 const ENDS: readonly ImageStatus[] = ['delivered', 'rolledBack', 'completed', 'compensated']
 const LIVING: readonly ImageStatus[] = ['prepared', 'committed', 'parked', 'running', 'compensating']
 
@@ -65,20 +67,18 @@ function hitsWith(
   days: readonly { readonly table: Table }[],
   query: ImageQuery,
 ): Hit[] {
-  const hits: Hit[] = []
+  const sources: { status: ImageStatus; index: Table; table: Table }[] = []
   for (const status of new Set(query.statuses.length === 0 ? LIVING : query.statuses)) {
-    const [first, ...others] = terms.map((term) => termPrefix(term, status)) as [Uint8Array, ...Uint8Array[]]
-    const add = (index: Table, table: Table): void => {
-      hits.push(
-        ...(others.length === 0
-          ? fromIndex(index, first, table, query)
-          : fromAll(index, [first, ...others], table, query)),
-      )
-    }
-    if (!ENDS.includes(status)) add(tables.terms, tables.live)
-    else for (const { table } of days) add(table, table)
+    if (!ENDS.includes(status)) sources.push({ status, index: tables.terms, table: tables.live })
+    else for (const { table } of days) sources.push({ status, index: table, table })
   }
-  return hits
+  const seeksMax = Math.ceil(SEEKS_MAX / sources.length)
+  return sources.flatMap(({ status, index, table }) => {
+    const prefixes = terms.slice(0, TERMS_MAX).map((term) => termPrefix(term, status))
+    return prefixes.length === 1
+      ? fromIndex(index, prefixes[0] as Uint8Array, table, query)
+      : fromAll(index, prefixes, table, { ...query, seeksMax })
+  })
 }
 
 function fromIndex(index: Table, prefix: Uint8Array, table: Table, query: ImageQuery): Hit[] {
@@ -91,9 +91,15 @@ function fromIndex(index: Table, prefix: Uint8Array, table: Table, query: ImageQ
 
 /**
  * The keys that stand behind all of the prefixes. Each is sought in the next list from where the one before has it, so that
- * whatever one list has none of is leapt over in the others: the rarest sets the pace.
+ * whatever one list has none of is leapt over in the others: the rarest sets the pace. After `seeksMax` looks that were in vain,
+ * others are given between those that are sought, so that it ends.
  */
-function fromAll(index: Table, prefixes: readonly Uint8Array[], table: Table, query: ImageQuery): Hit[] {
+function fromAll(
+  index: Table,
+  prefixes: readonly Uint8Array[],
+  table: Table,
+  query: ImageQuery & { readonly seeksMax: number },
+): Hit[] {
   const { start, end } = bounds(query)
   const lists = prefixes.map((prefix) => ({ prefix, end: Buffer.concat([prefix, end]) }))
   const seek = (
@@ -114,14 +120,14 @@ function fromAll(index: Table, prefixes: readonly Uint8Array[], table: Table, qu
     if (found === undefined) break
     agreed = agreed > 0 && Buffer.compare(found, candidate) === 0 ? agreed + 1 : 1
     candidate = found
-    const isFound = agreed === lists.length || seeks >= SEEKS_MAX
-    if (!isFound) {
+    const inVain = seeks - hits.length * lists.length
+    if (agreed < lists.length && inVain < query.seeksMax) {
       at = (at + 1) % lists.length
-      continue
+    } else {
+      hits.push(hitOf(found, table))
+      candidate = successor(found)
+      agreed = 0
     }
-    hits.push(hitOf(found, table))
-    candidate = successor(found)
-    agreed = 0
   }
   return hits
 }

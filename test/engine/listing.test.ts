@@ -45,6 +45,8 @@ beforeAll(async () => {
       at % 2 === 0 ? {} : { finishedAtMs: NOON_MS },
     ),
   )
+  const many = { a: '1', b: '2', c: '3', d: '4', e: '5' }
+  for (const f of ['6', '7']) rows.push(sagaRowOf(`many-${f}`, { businessKey: '', tags: { ...many, f } }))
   await store.images.checkpoint(await store.log.claim(0), checkpointOf(0, ...rows))
 })
 
@@ -63,6 +65,12 @@ test.each<[string, ListRequest, number[]]>([
   const { ids, rows } = await listed(request)
   expect(ids).toEqual(expected.map(nameOf))
   expect(rows).toBe(expected.length)
+})
+
+test('of many tags the last ones are held against what the first ones find', async () => {
+  const tags = { a: '1', b: '2', c: '3', d: '4', e: '5', f: '7' }
+  expect(await listed({ tags })).toMatchObject({ ids: ['many-7'], rows: 2 })
+  expect(await listed({ tags: { ...tags, a: '2' } })).toMatchObject({ ids: [], rows: 0 })
 })
 
 test('a tag that all of 100,000 have is listed by the page, and each page looks at its own rows alone', async () => {

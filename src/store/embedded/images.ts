@@ -2,8 +2,8 @@
  * The images of the embedded store. Live rows stand in one table; what finished, in its day's. A checkpoint is many small
  * writes, so that an append in between waits for one of them at most. They become durable one by one, before the log's
  * `checkpointed` says so, and that is harmless: each row carries the sequence that it stands for, so whoever recovers from
- * the stored `checkpointed` replays the tail and skips what a row has already. A row and its
- * places in the indexes are one write. Each write is conditional on the epoch, so a zombie's checkpoint stops at its next one.
+ * the stored `checkpointed` replays the tail and skips what a row has already. A row and its places in the indexes are one
+ * write. Each write is conditional on the epoch, so a zombie's checkpoint stops at its next one.
  *
  * Reads come before the write that depends on them, not in it: nothing else writes images, and checkpoints take turns.
  */
@@ -65,7 +65,7 @@ export interface EmbeddedImagesOptions {
   readonly retentionMs: number
   readonly now: () => number
   readonly log: (level: 'info' | 'warn', message: string) => void
-  /** Called after each write of a checkpoint: where a test stops it. */
+  /** Called after each write of a checkpoint, and of the indexing: where a test stops it. */
   readonly afterWrite: () => void
 }
 

@@ -9,7 +9,7 @@ import {
   statusPrefix,
   storedImage,
   successor,
-  termPrefix,
+  termKey,
   textKey,
 } from './row.ts'
 import type { Terms } from './terms.ts'
@@ -74,7 +74,7 @@ function hitsWith(
   }
   const seeksMax = Math.ceil(SEEKS_MAX / sources.length)
   return sources.flatMap(({ status, index, table }) => {
-    const prefixes = terms.slice(0, TERMS_MAX).map((term) => termPrefix(term, status))
+    const prefixes = terms.slice(0, TERMS_MAX).map((term) => termKey(term, status, ''))
     return prefixes.length === 1
       ? fromIndex(index, prefixes[0] as Uint8Array, table, query)
       : fromAll(index, prefixes, table, { ...query, seeksMax })

@@ -89,7 +89,7 @@ export function putRow(writer: ByteWriter, log: number, row: WrittenRow, terms: 
   writer.f64(row.dueWallMs ?? Number.NaN)
   if (terms.length > 0) {
     writer.u32(terms.length)
-    for (const term of terms) writer.raw(term)
+    writer.raw(Buffer.from(terms.join(''), 'latin1'))
   }
   writer.raw(row.bytes)
   writer.u32At(start, crc32(writer.bytes.subarray(start + 4, writer.length)))
@@ -124,9 +124,9 @@ export function storedImage(key: TransactionKey, row: Uint8Array): StoredImage {
 }
 
 function rowTerms(row: Uint8Array, view: DataView): Terms {
-  const first = AT_IMAGE + 4
+  const text = Buffer.from(row.subarray(AT_IMAGE + 4, imageStart(view))).toString('latin1')
   return Array.from({ length: view.getUint32(AT_IMAGE) }, (_, at) =>
-    row.subarray(first + at * TERM_BYTES, first + (at + 1) * TERM_BYTES),
+    text.slice(at * TERM_BYTES, (at + 1) * TERM_BYTES),
   )
 }
 
@@ -192,14 +192,14 @@ export function prefixedKey(prefix: number, text: string): Uint8Array {
   return key
 }
 
-/** What stands before the key of each transaction with this status that has this term. */
-export function termPrefix(term: Uint8Array, status: ImageStatus): Uint8Array {
-  return Buffer.concat([Buffer.of(TERMS), term, Buffer.of(statusPrefix(status))])
-}
-
-/** The place of a transaction among those of a term. */
-export function termKey(term: Uint8Array, status: ImageStatus, key: TransactionKey): Uint8Array {
-  return Buffer.concat([termPrefix(term, status), textKey(key)])
+/** The place of a transaction with this status among those of a term; without its key, what stands before all of them. */
+export function termKey(term: string, status: ImageStatus, key: string): Uint8Array {
+  const bytes = Buffer.allocUnsafe(2 + TERM_BYTES + Buffer.byteLength(key))
+  bytes[0] = TERMS
+  bytes.write(term, 1, 'latin1')
+  bytes[1 + TERM_BYTES] = statusPrefix(status)
+  bytes.write(key, 2 + TERM_BYTES, 'utf8')
+  return bytes
 }
 
 /** The prefix of a status in the table of statuses. */

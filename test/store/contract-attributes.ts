@@ -168,6 +168,9 @@ export function attributesContract(bench: StoreBench): void {
         byTags(JSON.parse('{"__proto__":"x"}')),
         byTags({ '1 a': 'b' }),
         byKey('日本 𝒳'.repeat(50)),
+        byKey(`${'x'.repeat(250)}1`),
+        byKey(`${'x'.repeat(250)}2`),
+        byTags({ x: `${'x'.repeat(249)}1` }),
       ].map((attributes, at) => rowOf(`default/${at}`, 1, { attributes }))
       await bench.store.images.checkpoint(handle, checkpointOf(0, ...rows))
       for (const { key, attributes } of rows)

@@ -63,6 +63,40 @@ test('the search for what two terms share ends, and gives what one of them has f
   await store.close()
 })
 
+test('texts with NUL, halves of surrogate pairs, and what looks like a longer one are told apart', async () => {
+  const store = await openStore()
+  const handle = await store.log.claim(0)
+  const texts = [
+    'a',
+    'a\0b',
+    'a b',
+    'a\0',
+    '\0',
+    '\ud83d',
+    'x'.repeat(76),
+    'x'.repeat(77),
+    `${'x'.repeat(76)}\0`,
+  ]
+  const write = async (sequence: number, shift: number): Promise<void> => {
+    const rows = texts.map((_, at) => {
+      const businessKey = texts[(at + shift) % texts.length] as string
+      return rowOf(`default/${at}`, sequence, {
+        attributes: { businessKey, tags: { [businessKey]: businessKey } },
+      })
+    })
+    await store.images.checkpoint(handle, checkpointOf(0, ...rows))
+    for (const { key, attributes } of rows) {
+      expect(await keysOf(store, { attributes })).toEqual([key])
+      expect(
+        await keysOf(store, { attributes: { businessKey: attributes?.businessKey ?? '', tags: {} } }),
+      ).toEqual([key])
+    }
+  }
+  await write(1, 0)
+  await write(2, 4)
+  await store.close()
+})
+
 describe('a store of format 1', () => {
   const nameOf = (at: number): string => `s${String(at).padStart(5, '0')}`
   const attributesAt = (at: number) => ({ businessKey: `o-${at}`, tags: { half: String(at % 2) } })

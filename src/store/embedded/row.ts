@@ -15,24 +15,24 @@
  * | images | live           | transaction key                     | an image row                                   |
  * | images | due            | log, clock, time, transaction key   | nothing                                        |
  * | images | statuses       | status, transaction key             | nothing: live rows by status                   |
- * | images | terms          | 2, term, status, transaction key    | nothing: live rows by search attribute         |
+ * | images | terms          | 2, term, 0, status, transaction key | nothing: live rows by search attribute         |
  * | images | days           | day                                 | nothing                                        |
  * | images | finished-*day* | transaction key                     | an image row                                   |
  * | images | finished-*day* | 0, transaction key                  | nothing: the rolled-back ones                  |
  * | images | finished-*day* | 1, transaction key                  | nothing: the compensated ones                  |
- * | images | finished-*day* | 2, term, status, transaction key    | nothing: by search attribute                   |
+ * | images | finished-*day* | 2, term, 0, status, transaction key | nothing: by search attribute                   |
  *
  * Every value but segments, which carry their own, begins with a CRC-32 of the rest. "Nothing" is one byte.
  *
  * An image row: CRC-32, layout, status, log, sequence, finishedAtMs, dueLogMs, dueWallMs (NaN for none), the image. In layout
- * 2, for a live one with search attributes, the number of its terms and these stand before the image: so its next change
- * knows which places in the index to give up. A finished one never changes.
+ * 2, for a live one with search attributes, its terms stand before the image, each but the first after a 0, and before them
+ * how many bytes they take: so its next change knows which places in the index to give up. A finished one never changes.
  */
 import { crc32 } from 'node:zlib'
 import type { TransactionKey } from '../../core/ids.ts'
 import { type ByteWriter, corrupt } from '../binary.ts'
 import type { DueClock, DueEntry, ImageStatus, StoredImage } from '../images.ts'
-import { NO_TERMS, TERM_BYTES, type Terms } from './terms.ts'
+import { NO_TERMS, type Terms } from './terms.ts'
 
 /** The value of a key that says everything. */
 export const NOTHING = Buffer.from([1])
@@ -88,8 +88,9 @@ export function putRow(writer: ByteWriter, log: number, row: WrittenRow, terms: 
   writer.f64(row.dueLogMs ?? Number.NaN)
   writer.f64(row.dueWallMs ?? Number.NaN)
   if (terms.length > 0) {
-    writer.u32(terms.length)
-    writer.raw(Buffer.from(terms.join(''), 'latin1'))
+    const bytes = textKey(terms.join('\0'))
+    writer.u32(bytes.length)
+    writer.raw(bytes)
   }
   writer.raw(row.bytes)
   writer.u32At(start, crc32(writer.bytes.subarray(start + 4, writer.length)))
@@ -124,15 +125,11 @@ export function storedImage(key: TransactionKey, row: Uint8Array): StoredImage {
 }
 
 function rowTerms(row: Uint8Array, view: DataView): Terms {
-  const text = Buffer.from(row.subarray(AT_IMAGE + 4, imageStart(view))).toString('latin1')
-  return Array.from({ length: view.getUint32(AT_IMAGE) }, (_, at) =>
-    text.slice(at * TERM_BYTES, (at + 1) * TERM_BYTES),
-  )
+  return keyText(row.subarray(AT_IMAGE + 4, imageStart(view))).split('\0')
 }
 
 function imageStart(view: DataView): number {
-  if (view.getUint8(AT_LAYOUT) !== LAYOUT_WITH_TERMS) return AT_IMAGE
-  return AT_IMAGE + 4 + view.getUint32(AT_IMAGE) * TERM_BYTES
+  return view.getUint8(AT_LAYOUT) === LAYOUT_WITH_TERMS ? AT_IMAGE + 4 + view.getUint32(AT_IMAGE) : AT_IMAGE
 }
 
 /** Whether only half messages have this status. */
@@ -194,11 +191,13 @@ export function prefixedKey(prefix: number, text: string): Uint8Array {
 
 /** The place of a transaction with this status among those of a term; without its key, what stands before all of them. */
 export function termKey(term: string, status: ImageStatus, key: string): Uint8Array {
-  const bytes = Buffer.allocUnsafe(2 + TERM_BYTES + Buffer.byteLength(key))
+  const bytes = Buffer.allocUnsafe(3 + Buffer.byteLength(term) + Buffer.byteLength(key))
   bytes[0] = TERMS
-  bytes.write(term, 1, 'latin1')
-  bytes[1 + TERM_BYTES] = statusPrefix(status)
-  bytes.write(key, 2 + TERM_BYTES, 'utf8')
+  const end = 1 + bytes.write(term, 1, 'utf8')
+  // What no term has ends it, so that none begins with another.
+  bytes[end] = 0
+  bytes[end + 1] = statusPrefix(status)
+  bytes.write(key, end + 2, 'utf8')
   return bytes
 }
 

@@ -2,14 +2,16 @@ import { hash } from 'node:crypto'
 import type { Attributes } from '../images.ts'
 
 /**
- * What a row is found by: a hash of each of its search attributes, 8 bytes, each a character of Latin-1 (which costs a quarter
- * of a buffer). Texts would be as exact, but up to 4 KiB long, where keys have 2; of two texts with one hash, which nobody will
- * see, the list reads both images.
+ * What a row is found by: a text for each of its search attributes, without NUL. As keys these lie in the order of the texts, so
+ * that business keys that count up are written side by side; as hashes each would rewrite a page of its own. A long text is
+ * cut, and ends with a hash of all of it; of two that come out the same, which nobody will see, the list reads both images.
  */
 export type Terms = readonly string[]
 
-export const TERM_BYTES = 8
 export const NO_TERMS: Terms = []
+/** Whole up to so many UTF-16 units. A key of LMDB has 1,978 bytes, of which that of a transaction may take 600. */
+const TERM_LENGTH_MAX = 80
+const CUT_LENGTH = 60
 
 /** The terms of attributes, the business key's first: it is the one that fewest share. */
 export function termsOf(attributes: Attributes | undefined): Terms {
@@ -25,5 +27,6 @@ export function isSameTerms(one: Terms, other: Terms): boolean {
 }
 
 function termOf(text: string): string {
-  return hash('sha256', text, 'binary').slice(0, TERM_BYTES)
+  if (text.length <= TERM_LENGTH_MAX && !text.includes('\0')) return text
+  return `${text.slice(0, CUT_LENGTH).replaceAll('\0', ' ')}${hash('sha256', text, 'base64').slice(0, 16)}`
 }

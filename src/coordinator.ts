@@ -130,7 +130,7 @@ class AssembledCoordinator implements Coordinator {
     this.#dependencies = dependencies
     this.#runtime = dependencies.runtime ?? systemRuntime
     this.#log = dependencies.log ?? logProblems
-    this.#openStore = dependencies.openStore ?? (() => openStore(config, this.#runtime))
+    this.#openStore = dependencies.openStore ?? (() => openStore(config, this.#runtime, this.#log))
     this.#participants = new Participants(this.#runtime)
     this.#listeners = new Listeners(this.#participants, this.#runtime, this.#log)
   }

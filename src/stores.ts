@@ -10,9 +10,10 @@ import type { Store } from './store/store.ts'
 export async function openStore(
   { store, retentionMs, cluster }: Pick<Config, 'store' | 'retentionMs' | 'cluster'>,
   runtime: Runtime,
+  log: (level: 'info' | 'warn', message: string) => void,
 ): Promise<Store> {
   const shared = { ...worldOf(runtime), retentionMs, now: () => runtime.now() }
-  if (store.kind === 'embedded') return await openEmbeddedStore({ ...shared, path: store.path })
+  if (store.kind === 'embedded') return await openEmbeddedStore({ ...shared, path: store.path, log })
   const { schema, logs, migrate } = store
   const url = store.url.reveal()
   return await openPostgresStore({ ...shared, url, schema, logs, migrate, leaseMs: cluster.leaseMs })

@@ -57,3 +57,15 @@ export function numberOf(
   }
   return value
 }
+
+/** Tags that came as `KEY=VALUE` each; undefined for none. Throws `UsageError`. */
+export function tagsOf(given: readonly string[]): Readonly<Record<string, string>> | undefined {
+  if (given.length === 0) return undefined
+  return Object.fromEntries(
+    given.map((tag) => {
+      const at = tag.indexOf('=')
+      if (at < 1) throw new UsageError(`--tag ${JSON.stringify(tag)} is not KEY=VALUE`)
+      return [tag.slice(0, at), tag.slice(at + 1)]
+    }),
+  )
+}

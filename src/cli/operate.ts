@@ -1,10 +1,10 @@
 /** The commands that ask a running coordinator about transactions, or tell it what to do with them. */
-import type { TransactionStatus, TransactionView } from '../core/api.ts'
+import type { ListRequest, TransactionKind, TransactionStatus, TransactionView } from '../core/api.ts'
 import { EscrowError } from '../core/errors.ts'
 import type { Session } from '../participant/session.ts'
 import { define, printStatus, timeout } from './client-command.ts'
 import type { ClientOptions } from './client-options.ts'
-import { numberOf, UsageError } from './command.ts'
+import { numberOf, tagsOf, UsageError } from './command.ts'
 import { printList, printTransaction } from './print.ts'
 
 const STATUSES: readonly TransactionStatus[] = [
@@ -18,6 +18,7 @@ const STATUSES: readonly TransactionStatus[] = [
   'compensated',
   'parked',
 ]
+const KINDS: readonly TransactionKind[] = ['message', 'saga']
 
 /** `escrow get ID`. */
 export const get = define({
@@ -37,24 +38,38 @@ export const list = define({
   summary: 'lists transactions, by default all that have not ended',
   usage: '[OPTIONS]',
   help: `  --status STATUS        only these, given once each: ${STATUSES.join(', ')}
+  --business-key KEY     only sagas with this business key
+  --tag KEY=VALUE        only sagas with this tag; given several times, with all of them
+  --saga NAME            only sagas of this definition
+  --kind KIND            only this kind: ${KINDS.join(', ')}
   --limit N              at most so many, 1-1000, default 100
-  --page-token TOKEN     where the last page ended`,
+  --page-token TOKEN     where the last page ended
+
+By status, business key and tags they are found by an index. By --saga and --kind they are looked for among 10,000 of the rest:
+a page may have fewer than --limit, or none, and still a next one.`,
   flags: {
     status: { type: 'string', multiple: true },
+    'business-key': { type: 'string' },
+    tag: { type: 'string', multiple: true },
+    saga: { type: 'string' },
+    kind: { type: 'string' },
     limit: { type: 'string' },
     'page-token': { type: 'string' },
   },
   takes: [],
   async run({ values, session, options }) {
-    const statuses = ((values.status ?? []) as string[]).map((word) => {
-      const status = STATUSES.find((each) => each === word)
-      if (status === undefined)
-        throw new UsageError(`--status ${JSON.stringify(word)} is none of ${STATUSES.join(', ')}`)
-      return status
-    })
-    const limit = numberOf('--limit', values.limit as string | undefined, 1, 1000)
-    const pageToken = values['page-token'] as string | undefined
-    printList(await (await session()).list({ statuses, limit, pageToken }, timeout(options)), options.json)
+    const text = (name: string): string | undefined => values[name] as string | undefined
+    const kind = text('kind')
+    const request: ListRequest = {
+      statuses: ((values.status ?? []) as string[]).map((word) => oneOf('--status', word, STATUSES)),
+      businessKey: text('business-key'),
+      tags: tagsOf((values.tag ?? []) as string[]),
+      saga: text('saga'),
+      kind: kind === undefined ? undefined : oneOf('--kind', kind, KINDS),
+      limit: numberOf('--limit', text('limit'), 1, 1000),
+      pageToken: text('page-token'),
+    }
+    printList(await (await session()).list(request, timeout(options)), options.json)
     return undefined
   },
 })
@@ -164,4 +179,10 @@ function parkedExecutions({ deliveries, saga, status, executionId }: Transaction
   ]
   if (parked.length > 0) return parked.map((each) => each.executionId)
   return status === 'parked' ? [executionId] : []
+}
+
+function oneOf<T extends string>(name: string, word: string, allowed: readonly T[]): T {
+  const found = allowed.find((each) => each === word)
+  if (found !== undefined) return found
+  throw new UsageError(`${name} ${JSON.stringify(word)} is none of ${allowed.join(', ')}`)
 }

@@ -6,7 +6,7 @@ import type { SagaCompletion, SagaStart } from '../participant/saga-requests.ts'
 import type { Session } from '../participant/session.ts'
 import { define, type Given, printStatus, timeout } from './client-command.ts'
 import type { ClientOptions } from './client-options.ts'
-import { numberOf, UsageError } from './command.ts'
+import { numberOf, tagsOf, UsageError } from './command.ts'
 import { printTransaction } from './print.ts'
 
 const WAIT_TIMEOUT_MS = 300_000
@@ -193,17 +193,6 @@ function jsonOf(name: string, value: unknown): Json | undefined {
   } catch (thrown) {
     throw new UsageError(`${name} is not JSON: ${(thrown as Error).message}`)
   }
-}
-
-function tagsOf(given: readonly string[]): Readonly<Record<string, string>> | undefined {
-  if (given.length === 0) return undefined
-  return Object.fromEntries(
-    given.map((tag) => {
-      const at = tag.indexOf('=')
-      if (at < 1) throw new UsageError(`--tag ${JSON.stringify(tag)} is not KEY=VALUE`)
-      return [tag.slice(0, at), tag.slice(at + 1)]
-    }),
-  )
 }
 
 function textOf(file: string): string {

@@ -81,7 +81,7 @@ export interface ListRequest {
   readonly kind?: TransactionKind | undefined
   /** Only sagas of the definition with this name. */
   readonly saga?: string | undefined
-  /** Only sagas with this business key. */
+  /** Only sagas with this business key: found by an index, as tags are. */
   readonly businessKey?: string | undefined
   /** Only sagas that have all of these tags. */
   readonly tags?: Readonly<Record<string, string>> | undefined

@@ -6,9 +6,9 @@ import { ByteWriter } from '../store/binary.ts'
 import type { ImageRow } from '../store/images.ts'
 import type { LogClock, LogHandle } from '../store/log.ts'
 import type { Store } from '../store/store.ts'
-import { encodeTransactionImage } from '../store/transaction-record.ts'
+import { attributesOf, encodeTransactionImage } from '../store/transaction-record.ts'
 import { type Entry, Packer } from './entry.ts'
-import { attributesOf, factsOf } from './facts.ts'
+import { factsOf } from './facts.ts'
 
 /** What checkpoints need of their log. */
 export interface CheckpointerOptions {

@@ -6,9 +6,8 @@ import type { SagaImage } from '../core/saga/image.ts'
 import { type TransactionImage, transactionFinishedAtMs, transactionStatusOf } from '../core/transaction.ts'
 import { ByteWriter } from '../store/binary.ts'
 import type { Attributes, ImageStatus } from '../store/images.ts'
-import { decodeTransactionImage, encodeTransactionImage } from '../store/transaction-record.ts'
+import { attributesOf, decodeTransactionImage, encodeTransactionImage } from '../store/transaction-record.ts'
 import type { Reply } from './coordination.ts'
-import { attributesOf } from './facts.ts'
 
 /** What is asked about a transaction, and by whom. */
 export interface Asked {

@@ -1,15 +1,6 @@
 import type { MessageState } from '../core/message.ts'
 import { isSaga, type TransactionImage } from '../core/transaction.ts'
-import type { Attributes, ImageFacts } from '../store/images.ts'
-
-/** What an image is found by; undefined where that is nothing. */
-export function attributesOf(image: TransactionImage): Attributes | undefined {
-  if (!isSaga(image)) return undefined
-  const { businessKey, tags } = image.state
-  if (businessKey !== '') return { businessKey, tags }
-  for (const _ in tags) return { businessKey, tags }
-  return undefined
-}
+import type { ImageFacts } from '../store/images.ts'
 
 /** What people read about an image. */
 export function factsOf(image: TransactionImage): ImageFacts {

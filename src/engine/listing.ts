@@ -2,6 +2,7 @@ import type { ListRequest, ListResponse, TransactionView } from '../core/api.ts'
 import { EscrowError } from '../core/errors.ts'
 import type { Namespace } from '../core/ids.ts'
 import { isSaga, type TransactionImage } from '../core/transaction.ts'
+import { type Attributes, hasAttributes } from '../store/images.ts'
 import type { Store } from '../store/store.ts'
 import { decodeTransactionImage } from '../store/transaction-record.ts'
 import { viewOf } from './views.ts'
@@ -9,7 +10,7 @@ import { viewOf } from './views.ts'
 const LIST_MAX = 1_000
 /** Rows that one list looks at for what its filters ask for; the next page goes on behind them. */
 export const LIST_SCANNED_MAX = 10_000
-/** Rows of one look at the store. */
+/** Rows of one look at the store, where most may not be what is asked for. */
 const SCANNED_AT_ONCE = 1_000
 
 /** What a list needs to know of the logs. */
@@ -21,8 +22,9 @@ export interface ListedLogs {
 }
 
 /**
- * Answers a list from the rows of the store. With filters a page may have fewer than `limit`, or none, and still a next one:
- * a list looks at no more than `LIST_SCANNED_MAX` rows. Throws `invalidArgument`, and what the store throws.
+ * Answers a list from the rows of the store, which finds them by status, business key and tags. With filters a page may have
+ * fewer than `limit`, or none, and still a next one: a list looks at no more than `LIST_SCANNED_MAX` rows. Throws
+ * `invalidArgument`, and what the store throws.
  */
 export async function list(
   store: Store,
@@ -35,12 +37,14 @@ export async function list(
     throw new EscrowError('invalidArgument', `limit is ${limit}, allowed are 1-${LIST_MAX}`)
   const statuses = request.statuses ?? []
   const { asOfMs } = logs
-  const isListed = filterOf(request)
-  const atOnce = isListed === undefined ? limit : SCANNED_AT_ONCE
+  const attributes = attributesOf(request)
+  const isListed = filterOf(request, attributes)
   const transactions: TransactionView[] = []
   let after = request.pageToken ?? ''
-  for (let left = isListed === undefined ? limit : LIST_SCANNED_MAX; left > 0; left -= atOnce) {
-    const rows = await store.images.query({ namespace, statuses, after, limit: atOnce })
+  // What the store finds by an index is what is asked for, or nearly all of it: the first look takes no more than a page.
+  let atOnce = isListed === undefined || attributes !== undefined ? limit : SCANNED_AT_ONCE
+  for (let left = isListed === undefined ? limit : LIST_SCANNED_MAX; left > 0; ) {
+    const rows = await store.images.query({ namespace, statuses, attributes, after, limit: atOnce })
     for (const { key, stored } of rows) {
       after = key
       const image = decodeTransactionImage(stored.bytes)
@@ -49,23 +53,29 @@ export async function list(
       if (transactions.length === limit) return { transactions, asOfMs, nextPageToken: after }
     }
     if (rows.length < atOnce) return { transactions, asOfMs, nextPageToken: '' }
+    left -= atOnce
+    atOnce = Math.min(left, SCANNED_AT_ONCE)
   }
   return { transactions, asOfMs, nextPageToken: after }
 }
 
+/** The search attributes that the request asks for; undefined where that is nothing. */
+function attributesOf({ businessKey = '', tags = {} }: ListRequest): Attributes | undefined {
+  return businessKey === '' && Object.keys(tags).length === 0 ? undefined : { businessKey, tags }
+}
+
 /** What the request asks for beside statuses; undefined where that is nothing. */
-function filterOf(request: ListRequest): ((image: TransactionImage) => boolean) | undefined {
-  const { kind, saga = '', businessKey = '' } = request
-  const tags = Object.entries(request.tags ?? {})
-  const isOfSagas = saga !== '' || businessKey !== '' || tags.length > 0
+function filterOf(
+  { kind, saga = '' }: ListRequest,
+  attributes: Attributes | undefined,
+): ((image: TransactionImage) => boolean) | undefined {
+  const isOfSagas = saga !== '' || attributes !== undefined
   if (kind === undefined && !isOfSagas) return undefined
   return (image) => {
     if (kind !== undefined && image.head.kind !== kind) return false
     if (!isOfSagas) return true
     if (!isSaga(image)) return false
-    const { head, state } = image
-    if (saga !== '' && head.saga !== saga) return false
-    if (businessKey !== '' && state.businessKey !== businessKey) return false
-    return tags.every(([name, value]) => state.tags[name] === value)
+    if (saga !== '' && image.head.saga !== saga) return false
+    return attributes === undefined || hasAttributes(image.state, attributes)
   }
 }

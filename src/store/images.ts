@@ -90,7 +90,10 @@ export interface ImageQuery {
   readonly namespace: string
   /** Empty: all that live. With `delivered`, `rolledBack`, `completed` or `compensated`, finished ones within the retention too. */
   readonly statuses: readonly ImageStatus[]
-  /** Only those that have all of these. A store may answer others as well: who asks looks again. Undefined: any. */
+  /**
+   * Only those that have all of these; an empty business key stands for any. A store may answer others as well, where to find
+   * out costs more than to look again, but misses none. Undefined: any.
+   */
   readonly attributes?: Attributes | undefined
   /** Only keys after this one; empty for the start. */
   readonly after: string
@@ -115,6 +118,15 @@ export interface ImageStore {
   query(query: ImageQuery): Promise<readonly { readonly key: TransactionKey; readonly stored: StoredImage }[]>
   /** Drops the partitions of the days that ended before this wall-clock time; returns how many. */
   dropFinishedBefore(wallMs: number): Promise<number>
+}
+
+/** Whether what a transaction has is all that is wanted. */
+export function hasAttributes(attributes: Attributes | undefined, wanted: Attributes): boolean {
+  if (wanted.businessKey !== '' && attributes?.businessKey !== wanted.businessKey) return false
+  return Object.entries(wanted.tags).every(
+    ([name, value]) =>
+      attributes !== undefined && Object.hasOwn(attributes.tags, name) && attributes.tags[name] === value,
+  )
 }
 
 const DAY_MS = 86_400_000

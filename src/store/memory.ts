@@ -15,6 +15,7 @@ import {
   type DueClock,
   type DueEntry,
   dayOf,
+  hasAttributes,
   type ImageQuery,
   type ImageRow,
   type ImageStore,
@@ -265,13 +266,14 @@ function isAfter(entry: DueEntry, after: DueEntry | undefined): boolean {
 }
 
 function queryRows(disk: MemoryDisk, query: ImageQuery): { key: TransactionKey; stored: StoredImage }[] {
-  const { statuses } = query
+  const { statuses, attributes: wanted } = query
   const live = [...disk.live.values()].filter(
     ({ row }) => statuses.length === 0 || statuses.includes(row.status),
   )
   const finished = [...disk.finished.values()].flatMap((day) => [...day.values()])
   return [...live, ...finished.filter(({ row }) => statuses.includes(row.status))]
     .filter(({ row }) => row.key.startsWith(`${query.namespace}/`) && compareKeys(row.key, query.after) > 0)
+    .filter(({ row }) => wanted === undefined || hasAttributes(row.attributes, wanted))
     .sort((a, b) => compareKeys(a.row.key, b.row.key))
     .slice(0, query.limit)
     .map((found) => ({ key: found.row.key, stored: stored(found) as StoredImage }))

@@ -2,6 +2,7 @@
 import { InvariantViolation } from '../core/errors.ts'
 import { isSaga, type TransactionImage } from '../core/transaction.ts'
 import { type ByteReader, type ByteWriter, corrupt } from './binary.ts'
+import type { Attributes } from './images.ts'
 import {
   applyRecord,
   type DecodedRecord,
@@ -75,4 +76,13 @@ export function encodeTransactionImage(
 /** Reads the image of a row. Throws `storeCorrupt`. */
 export function decodeTransactionImage(bytes: Uint8Array): TransactionImage {
   return isKindSaga(bytes[AT_KIND]) ? decodeSagaImage(bytes) : decodeImage(bytes)
+}
+
+/** What an image is found by; undefined where that is nothing. */
+export function attributesOf(image: TransactionImage): Attributes | undefined {
+  if (!isSaga(image)) return undefined
+  const { businessKey, tags } = image.state
+  if (businessKey !== '') return { businessKey, tags }
+  for (const _ in tags) return { businessKey, tags }
+  return undefined
 }

@@ -101,6 +101,8 @@ describe('the command line', () => {
     [['get', 'a', '--address', 'x:1,'], '--address "x:1," is not HOST:PORT, or several with commas'],
     [['get', 'a', '--timeout-ms', '0'], '--timeout-ms "0" is not a whole number, 1-3600000'],
     [['list', '--status', 'gone'], '--status "gone" is none of prepared'],
+    [['list', '--kind', 'both'], '--kind "both" is none of message, saga'],
+    [['list', '--tag', 'x'], '--tag "x" is not KEY=VALUE'],
     [['skip', 'a'], 'skip needs --execution'],
     [['saga', 'frob'], 'there is no command "saga frob": one of saga start, saga slip'],
     [['saga', 'start'], 'usage: escrow saga start NAME'],

@@ -168,6 +168,20 @@ describe('without a coordinator', () => {
 })
 
 describe('on a coordinator', () => {
+  test('sagas are listed by business key, tags, definition and kind', async () => {
+    await start('l1', 'ask', '--business-key', 'list-1', '--tag', 'colour=red', '--tag', 'size=xl')
+    await start('l2', 'ask', '--business-key', 'list-2', '--tag', 'colour=red')
+    const idsBy = async (...filters: string[]): Promise<string[]> => {
+      const { transactions } = JSON.parse((await ask('list', '--json', ...filters)).out)
+      return transactions.map(({ id }: { id: string }) => id)
+    }
+    await until('both are in the list', async () => (await idsBy('--tag', 'colour=red')).length === 2)
+    expect(await idsBy('--business-key', 'list-2', '--status', 'running')).toEqual(['l2'])
+    expect(await idsBy('--tag', 'colour=red', '--tag', 'size=xl', '--kind', 'saga')).toEqual(['l1'])
+    expect(await idsBy('--tag', 'colour=red', '--saga', 'order')).toEqual([])
+    expect(await idsBy('--tag', 'colour=red', '--kind', 'message')).toEqual([])
+  })
+
   test('a saga is started, waited for and shown', async () => {
     const started = await start('a', 'order', '--business-key', 'order-7', '--wait')
     expect(started).toMatchObject({ code: 0, err: '' })

@@ -3,6 +3,7 @@
  * fresh store. Damage is the adapters' own business: how to do it differs, what must come of it is in their test files.
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { attributesContract, sharedAttributesContract } from './contract-attributes.ts'
 import { StoreBench, type StoreHarness, sequencesOf } from './contract-bench.ts'
 import { checkpointContract, largeCheckpointContract } from './contract-checkpoints.ts'
 import { directoryContract } from './contract-directory.ts'
@@ -23,6 +24,8 @@ export function storeContract(name: string, makeHarness: () => Promise<StoreHarn
     largeCheckpointContract(bench)
     dueContract(bench)
     queryContract(bench)
+    attributesContract(bench)
+    sharedAttributesContract(bench)
     retentionContract(bench)
     directoryContract(bench)
 

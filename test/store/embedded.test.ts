@@ -2,7 +2,6 @@ import { randomBytes } from 'node:crypto'
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { open } from 'lmdb'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Environment } from '../../src/store/embedded/environment.ts'
 import { type EmbeddedStoreOptions, openEmbeddedStore } from '../../src/store/embedded/store.ts'
@@ -11,6 +10,7 @@ import type { Store } from '../../src/store/store.ts'
 import { storeContract } from './contract.ts'
 import { appendAll, sequencesOf } from './contract-bench.ts'
 import { checkpointOf, key, NOON_MS, rowOf, segmentOf } from './contract-fixtures.ts'
+import { tamper } from './tampering.ts'
 
 let path: string
 
@@ -31,34 +31,6 @@ storeContract('embedded', async () => {
     dispose: async () => forget(),
   }
 })
-
-/** Changes a closed store's files with LMDB alone. */
-async function tamper(
-  folder: string,
-  table: string,
-  versions: boolean,
-  change: (rows: Tampering) => unknown,
-): Promise<void> {
-  const root = open<Uint8Array, Uint8Array>({
-    path: join(path, folder),
-    encoding: 'binary',
-    keyEncoding: 'binary',
-    maxDbs: 60,
-  })
-  const rows = root.openDB<Uint8Array, Uint8Array>({
-    name: table,
-    encoding: 'binary',
-    keyEncoding: 'binary',
-    useVersions: versions,
-  })
-  await change(rows)
-  await root.flushed
-  await root.close()
-}
-
-type Tampering = ReturnType<ReturnType<typeof open<Uint8Array, Uint8Array>>['openDB']> & {
-  put(key: Uint8Array, value: Uint8Array, version?: number): Promise<boolean>
-}
 
 /** Flips one bit of the one place in a file where these bytes stand. */
 function flip(file: string, marker: string): void {
@@ -107,16 +79,16 @@ describe('embedded', () => {
 
     test('a newer format is refused', async () => {
       await (await openStore()).close()
-      await tamper('log', 'meta', false, (meta) =>
-        meta.put(Buffer.from('store'), Buffer.from(JSON.stringify({ format: 2, something: 'else' }))),
+      await tamper(path, 'log', 'meta', false, (meta) =>
+        meta.put(Buffer.from('store'), Buffer.from(JSON.stringify({ format: 3, something: 'else' }))),
       )
       await expect(openStore()).rejects.toMatchObject({ code: 'storeFormat' })
-      await expect(openStore()).rejects.toThrow(/has format 2, this version knows formats up to 1/)
+      await expect(openStore()).rejects.toThrow(/has format 3, this version knows formats up to 2/)
     })
 
     test('an identity that cannot be read is storeCorrupt', async () => {
       await (await openStore()).close()
-      await tamper('log', 'meta', false, (meta) => meta.put(Buffer.from('store'), Buffer.from('{')))
+      await tamper(path, 'log', 'meta', false, (meta) => meta.put(Buffer.from('store'), Buffer.from('{')))
       await expect(openStore()).rejects.toMatchObject({ code: 'storeCorrupt' })
     })
 
@@ -291,7 +263,7 @@ describe('embedded', () => {
       await store.log.claim(0)
       await store.close()
       const head = Buffer.from([2, 0, 0, 0, 0])
-      await tamper('log', 'fences', true, (fences) => fences.put(head, Buffer.from('not a head!!'), 0))
+      await tamper(path, 'log', 'fences', true, (fences) => fences.put(head, Buffer.from('not a head!!'), 0))
       const reopened = await openStore()
       await expect(reopened.log.claim(0)).rejects.toThrow(/log 0, its head: its checksum is wrong/)
       await reopened.close()
@@ -302,7 +274,7 @@ describe('embedded', () => {
       await appendAll(await store.log.claim(0), 1, 3)
       await store.close()
       const second = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2])
-      await tamper('log', 'segments', false, (segments) => segments.remove(second))
+      await tamper(path, 'log', 'segments', false, (segments) => segments.remove(second))
       const reopened = await openStore()
       await expect(sequencesOf(await reopened.log.claim(0), 0)).rejects.toThrow(
         /log 0, segment 2: missing, though the log goes on to 3/,

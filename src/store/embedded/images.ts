@@ -2,8 +2,8 @@
  * The images of the embedded store. Live rows stand in one table; what finished, in its day's. A checkpoint is many small
  * writes, so that an append in between waits for one of them at most. They become durable one by one, before the log's
  * `checkpointed` says so, and that is harmless: each row carries the sequence that it stands for, so whoever recovers from
- * the stored `checkpointed` replays the tail and skips what a row has already. A row, its place in the due index and its
- * status are one write. Each write is conditional on the epoch, so a zombie's checkpoint stops at its next one.
+ * the stored `checkpointed` replays the tail and skips what a row has already. A row and its places in the indexes are one
+ * write. Each write is conditional on the epoch, so a zombie's checkpoint stops at its next one.
  *
  * Reads come before the write that depends on them, not in it: nothing else writes images, and checkpoints take turns.
  */
@@ -21,8 +21,10 @@ import {
   type StoredImage,
 } from '../images.ts'
 import type { LogHandle } from '../log.ts'
+import { Changes } from './changes.ts'
 import { Days } from './days.ts'
 import type { Environment, Table } from './environment.ts'
+import { Indexing } from './indexing.ts'
 import { EmbeddedHandle, writeUnderEpoch } from './logs.ts'
 import { queryImages } from './query.ts'
 import {
@@ -39,8 +41,10 @@ import {
   statusPrefix,
   storedImage,
   successor,
+  termKey,
   textKey,
 } from './row.ts'
+import { isSameTerms, NO_TERMS, termsOf } from './terms.ts'
 
 /** Rows of one write of a checkpoint, at most. */
 const ROWS_PER_WRITE = 2_000
@@ -52,6 +56,7 @@ export interface ImageTables {
   readonly live: Table
   readonly due: Table
   readonly statuses: Table
+  readonly terms: Table
 }
 
 /** What the images of the embedded store need. */
@@ -59,7 +64,8 @@ export interface EmbeddedImagesOptions {
   readonly environment: Environment
   readonly retentionMs: number
   readonly now: () => number
-  /** Called after each write of a checkpoint: where a test stops it. */
+  readonly log: (level: 'info' | 'warn', message: string) => void
+  /** Called after each write of a checkpoint, and of the indexing: where a test stops it. */
   readonly afterWrite: () => void
 }
 
@@ -70,6 +76,7 @@ export class EmbeddedImages implements ImageStore {
   readonly #tables: ImageTables
   readonly #fences: Table
   readonly #days: Days
+  readonly #indexing: Indexing
   readonly #writer = new ByteWriter(256 << 10)
   #turn: Promise<unknown> = Promise.resolve()
 
@@ -81,9 +88,27 @@ export class EmbeddedImages implements ImageStore {
       live: environment.table('live'),
       due: environment.table('due'),
       statuses: environment.table('statuses'),
+      terms: environment.table('terms'),
     }
     this.#fences = environment.table('fences', { versions: true })
     this.#days = new Days(environment, environment.table('days'))
+    this.#indexing = new Indexing({
+      marks: environment.table('meta'),
+      tables: this.#tables,
+      days: this.#days,
+      inTurn: (work) => this.#inTurn(work),
+      ...options,
+    })
+  }
+
+  /** Goes on with what an older version left to do. */
+  start(): void {
+    this.#indexing.start()
+  }
+
+  /** Ends what goes on by itself, so that the environment can be closed. */
+  async stop(): Promise<void> {
+    await this.#indexing.stop()
   }
 
   async checkpoint(handle: LogHandle, checkpoint: Checkpoint): Promise<'done' | 'fenced'> {
@@ -147,7 +172,9 @@ export class EmbeddedImages implements ImageStore {
     query: ImageQuery,
   ): Promise<readonly { readonly key: TransactionKey; readonly stored: StoredImage }[]> {
     this.#environment.refresh()
-    return queryImages(this.#tables, this.#days.tables, query)
+    // What isn't indexed yet would be missed: who asks looks at all rows again.
+    const terms = this.#indexing.isDone ? termsOf(query.attributes) : NO_TERMS
+    return queryImages(this.#tables, this.#days.tables, query, terms)
   }
 
   async dropFinishedBefore(wallMs: number): Promise<number> {
@@ -188,16 +215,18 @@ export class EmbeddedImages implements ImageStore {
       : (live.getBinary(key) ?? (day === undefined ? this.#findFinished(key) : undefined))
     const known = stored === undefined ? undefined : rowFacts(row.key, stored)
     if (known !== undefined && known.sequence > row.sequence) return
-    const start = putRow(this.#writer, log, row)
+    const terms = termsOf(row.attributes)
+    const start = putRow(this.#writer, log, row, day === undefined ? terms : NO_TERMS)
     const value = this.#writer.bytes.subarray(start, this.#writer.length)
     if (day === undefined) {
       changes.put(live, key, value)
-      this.#planIndexes(changes, row.key, known, { ...row, log })
+      this.#planIndexes(changes, row.key, known, { ...row, log, terms })
       return
     }
     changes.put(day, key, value)
     const rare = RARE_ENDS[row.status]
     if (rare !== undefined) changes.put(day, prefixedKey(rare, row.key), NOTHING)
+    for (const term of terms) changes.put(day, termKey(term, row.status, row.key), NOTHING)
     if (known === undefined) return
     changes.remove(live, key)
     this.#planIndexes(changes, row.key, known, undefined)
@@ -211,6 +240,7 @@ export class EmbeddedImages implements ImageStore {
     after: RowFacts | undefined,
   ): void {
     const { due, statuses } = this.#tables
+    this.#planTerms(changes, key, before, after)
     if (before?.status !== after?.status) {
       if (before !== undefined) changes.remove(statuses, prefixedKey(statusPrefix(before.status), key))
       if (after !== undefined) changes.put(statuses, prefixedKey(statusPrefix(after.status), key), NOTHING)
@@ -226,41 +256,28 @@ export class EmbeddedImages implements ImageStore {
     }
   }
 
+  #planTerms(
+    changes: Changes,
+    key: TransactionKey,
+    before: RowFacts | undefined,
+    after: RowFacts | undefined,
+  ): void {
+    const from = before?.terms ?? NO_TERMS
+    const to = after?.terms ?? NO_TERMS
+    if (before?.status === after?.status && isSameTerms(from, to)) return
+    const { terms } = this.#tables
+    // What stands in both is removed and put again, in this order.
+    if (before !== undefined)
+      for (const term of from) changes.remove(terms, termKey(term, before.status, key))
+    if (after !== undefined)
+      for (const term of to) changes.put(terms, termKey(term, after.status, key), NOTHING)
+  }
+
   /** One checkpoint or drop at a time. */
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
     const done = this.#turn.then(work)
     this.#turn = done.catch(() => {})
     return done
-  }
-}
-
-/** What one write will do: collected first, because nothing may throw while a batch is queued. */
-class Changes {
-  readonly #tables: Table[] = []
-  readonly #keys: Uint8Array[] = []
-  readonly #values: (Uint8Array | undefined)[] = []
-
-  put(table: Table, key: Uint8Array, value: Uint8Array): void {
-    this.#add(table, key, value)
-  }
-
-  remove(table: Table, key: Uint8Array): void {
-    this.#add(table, key, undefined)
-  }
-
-  queue(): void {
-    for (let i = 0; i < this.#tables.length; i++) {
-      const table = this.#tables[i] as Table
-      const value = this.#values[i]
-      if (value === undefined) table.remove(this.#keys[i] as Uint8Array)
-      else table.put(this.#keys[i] as Uint8Array, value)
-    }
-  }
-
-  #add(table: Table, key: Uint8Array, value: Uint8Array | undefined): void {
-    this.#tables.push(table)
-    this.#keys.push(key)
-    this.#values.push(value)
   }
 }
 

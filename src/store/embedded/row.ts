@@ -9,23 +9,30 @@
  * | log    | fences         | 3, log                              | checkpointed, wall clock, log time             |
  * | log    | segments       | log, sequence                       | a segment                                      |
  * | log    | directory      | name                                | an entry (its version is the row's)            |
+ * | images | meta           | `store`                             | store id                                       |
+ * | images | meta           | `indexing`                          | how far older rows are indexed; none: all are  |
  * | images | fences         | 1, log                              | epoch (and as the row's version)               |
  * | images | live           | transaction key                     | an image row                                   |
  * | images | due            | log, clock, time, transaction key   | nothing                                        |
  * | images | statuses       | status, transaction key             | nothing: live rows by status                   |
+ * | images | terms          | 2, term, 0, status, transaction key | nothing: live rows by search attribute         |
  * | images | days           | day                                 | nothing                                        |
  * | images | finished-*day* | transaction key                     | an image row                                   |
  * | images | finished-*day* | 0, transaction key                  | nothing: the rolled-back ones                  |
  * | images | finished-*day* | 1, transaction key                  | nothing: the compensated ones                  |
+ * | images | finished-*day* | 2, term, 0, status, transaction key | nothing: by search attribute                   |
  *
  * Every value but segments, which carry their own, begins with a CRC-32 of the rest. "Nothing" is one byte.
  *
- * An image row: CRC-32, layout, status, log, sequence, finishedAtMs, dueLogMs, dueWallMs (NaN for none), the image.
+ * An image row: CRC-32, layout, status, log, sequence, finishedAtMs, dueLogMs, dueWallMs (NaN for none), the image. In layout
+ * 2, for a live one with search attributes, its terms stand before the image, each but the first after a 0, and before them
+ * how many bytes they take: so its next change knows which places in the index to give up. A finished one never changes.
  */
 import { crc32 } from 'node:zlib'
 import type { TransactionKey } from '../../core/ids.ts'
 import { type ByteWriter, corrupt } from '../binary.ts'
-import type { DueClock, DueEntry, ImageRow, ImageStatus, StoredImage } from '../images.ts'
+import type { DueClock, DueEntry, ImageStatus, StoredImage } from '../images.ts'
+import { NO_TERMS, type Terms } from './terms.ts'
 
 /** The value of a key that says everything. */
 export const NOTHING = Buffer.from([1])
@@ -44,7 +51,10 @@ const STATUSES: readonly ImageStatus[] = [
 /** What finished seldom, with the prefix of its index in the table of its day. */
 export const RARE_ENDS: Partial<Record<ImageStatus, number>> = { rolledBack: 0, compensated: 1 }
 
+const TERMS = 2
 const LAYOUT = 1
+const LAYOUT_WITH_TERMS = 2
+const AT_LAYOUT = 4
 const AT_STATUS = 5
 const AT_LOG = 6
 const AT_SEQUENCE = 10
@@ -60,18 +70,28 @@ export interface RowFacts {
   readonly sequence: number
   readonly dueLogMs: number | undefined
   readonly dueWallMs: number | undefined
+  /** Those that it is indexed by, as far as it is a live one. */
+  readonly terms: Terms
 }
 
+/** What is written as a row. */
+export type WrittenRow = Omit<RowFacts, 'log' | 'terms'> & StoredImage
+
 /** Writes a row; returns where it starts. */
-export function putRow(writer: ByteWriter, log: number, row: ImageRow): number {
+export function putRow(writer: ByteWriter, log: number, row: WrittenRow, terms: Terms): number {
   const start = writer.skip(4)
-  writer.byte(LAYOUT)
+  writer.byte(terms.length === 0 ? LAYOUT : LAYOUT_WITH_TERMS)
   writer.byte(STATUSES.indexOf(row.status))
   writer.u32(log)
   writer.f64(row.sequence)
   writer.f64(row.finishedAtMs)
   writer.f64(row.dueLogMs ?? Number.NaN)
   writer.f64(row.dueWallMs ?? Number.NaN)
+  if (terms.length > 0) {
+    const bytes = textKey(terms.join('\0'))
+    writer.u32(bytes.length)
+    writer.raw(bytes)
+  }
   writer.raw(row.bytes)
   writer.u32At(start, crc32(writer.bytes.subarray(start + 4, writer.length)))
   return start
@@ -81,7 +101,8 @@ export function putRow(writer: ByteWriter, log: number, row: ImageRow): number {
 export function rowFacts(key: TransactionKey, row: Uint8Array): RowFacts {
   const view = checked(row, `the image of transaction ${key}`, AT_IMAGE)
   const status = STATUSES[view.getUint8(AT_STATUS)]
-  if (status === undefined || view.getUint8(4) !== LAYOUT)
+  const layout = view.getUint8(AT_LAYOUT)
+  if (status === undefined || (layout !== LAYOUT && layout !== LAYOUT_WITH_TERMS))
     throw corrupt(`the image of transaction ${key}: its layout is not known`)
   return {
     status,
@@ -89,6 +110,7 @@ export function rowFacts(key: TransactionKey, row: Uint8Array): RowFacts {
     sequence: view.getFloat64(AT_SEQUENCE),
     dueLogMs: timeOf(view.getFloat64(AT_DUE_LOG)),
     dueWallMs: timeOf(view.getFloat64(AT_DUE_WALL)),
+    terms: layout === LAYOUT ? NO_TERMS : rowTerms(row, view),
   }
 }
 
@@ -98,8 +120,21 @@ export function storedImage(key: TransactionKey, row: Uint8Array): StoredImage {
   return {
     sequence: view.getFloat64(AT_SEQUENCE),
     finishedAtMs: view.getFloat64(AT_FINISHED),
-    bytes: row.subarray(AT_IMAGE),
+    bytes: row.subarray(imageStart(view)),
   }
+}
+
+function rowTerms(row: Uint8Array, view: DataView): Terms {
+  return keyText(row.subarray(AT_IMAGE + 4, imageStart(view))).split('\0')
+}
+
+function imageStart(view: DataView): number {
+  return view.getUint8(AT_LAYOUT) === LAYOUT_WITH_TERMS ? AT_IMAGE + 4 + view.getUint32(AT_IMAGE) : AT_IMAGE
+}
+
+/** Whether only half messages have this status. */
+export function isOfMessages(status: ImageStatus): boolean {
+  return status === 'prepared' || status === 'committed' || status === 'delivered' || status === 'rolledBack'
 }
 
 /** Whether a row has this status: read without its checksum, to choose what is worth reading. */
@@ -152,6 +187,18 @@ export function prefixedKey(prefix: number, text: string): Uint8Array {
   key[0] = prefix
   key.write(text, 1, 'utf8')
   return key
+}
+
+/** The place of a transaction with this status among those of a term; without its key, what stands before all of them. */
+export function termKey(term: string, status: ImageStatus, key: string): Uint8Array {
+  const bytes = Buffer.allocUnsafe(3 + Buffer.byteLength(term) + Buffer.byteLength(key))
+  bytes[0] = TERMS
+  const end = 1 + bytes.write(term, 1, 'utf8')
+  // What no term has ends it, so that none begins with another.
+  bytes[end] = 0
+  bytes[end + 1] = statusPrefix(status)
+  bytes.write(key, end + 2, 'utf8')
+  return bytes
 }
 
 /** The prefix of a status in the table of statuses. */

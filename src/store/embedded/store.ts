@@ -11,6 +11,7 @@ import type { Store } from '../store.ts'
 import { EmbeddedDirectory } from './directory.ts'
 import { Environment, type EnvironmentOptions, type Table } from './environment.ts'
 import { EmbeddedImages } from './images.ts'
+import { putFirstMark } from './indexing.ts'
 import { EmbeddedLogs, type LogTables, logTables, putNewLogs, wasClaimed } from './logs.ts'
 import { type Ownership, own } from './owner.ts'
 import { keyText, textKey } from './row.ts'
@@ -25,19 +26,22 @@ export interface EmbeddedStoreOptions {
   readonly now: () => number
   /** Unpredictable bytes. */
   readonly random: (bytes: number) => Uint8Array
-  /** Called after each durable write of a checkpoint; what it throws stops the checkpoint there. For tests. */
+  /** Told how it gets on with what an older version stored, and why it doesn't. Default: nobody. */
+  readonly log?: (level: 'info' | 'warn', message: string) => void
+  /** Called after each durable write of images; what it throws stops the checkpoint, or the indexing, there. For tests. */
   readonly afterWrite?: () => void
 }
 
-const FORMAT = 1
+/** 2: rows of sagas are indexed by their search attributes. A store of format 1 becomes one when it is opened. */
+const FORMAT = 2
 const LOGS = 1
 const DAY_MS = 86_400_000
 const RETENTION_DAYS_MAX = 31
 /** More make each write slower once they lie scattered, fewer let the file grow: see `EnvironmentOptions`. */
 const FREE_PAGES_MAX = 15_000
 const IN_LOG = { tablesMax: 4, freePagesMax: FREE_PAGES_MAX }
-/** A table for each day of the retention, the one that began before it, today's and tomorrow's, and six more. */
-const IN_IMAGES = { tablesMax: RETENTION_DAYS_MAX + 3 + 6, freePagesMax: FREE_PAGES_MAX }
+/** A table for each day of the retention, the one that began before it, today's and tomorrow's, and seven more. */
+const IN_IMAGES = { tablesMax: RETENTION_DAYS_MAX + 3 + 7, freePagesMax: FREE_PAGES_MAX }
 const FOLDERS = ['log', 'images', 'owner']
 const STORE_ID_CHARACTERS = 'abcdefghijklmnopqrstuvwxyz0123456789'
 const STORE_ID_LENGTH = 8
@@ -80,14 +84,16 @@ async function openOwned(
     const imagesEnvironment = open('images', IN_IMAGES)
     const tables = logTables(environment)
     const meta = await identity(path, { log: environment, images: imagesEnvironment, tables }, options.random)
-    const { now, afterWrite = () => {} } = options
-    const images = new EmbeddedImages({ environment: imagesEnvironment, retentionMs, now, afterWrite })
+    const { now, log = () => {}, afterWrite = () => {} } = options
+    const images = new EmbeddedImages({ environment: imagesEnvironment, retentionMs, now, log, afterWrite })
+    images.start()
     const fenceImages = (log: number, epoch: number): Promise<void> => images.fence(log, epoch)
     return {
       log: new EmbeddedLogs({ environment, tables, ...meta, fenceImages }),
       images,
       directory: new EmbeddedDirectory(environment),
       close: once(async () => {
+        await images.stop()
         await close()
         await ownership.release()
       }),
@@ -142,7 +148,16 @@ async function identity(path: string, halves: Halves, random: (bytes: number) =>
   } else if (keyText(other) !== storeId) {
     throw corrupt(`the store at ${path} has the log of ${storeId} and the images of ${keyText(other)}`)
   }
+  if (known.format < FORMAT) await raiseFormat(known, inLog, halves)
   return known
+}
+
+/** In this order: as long as the format is the old one, whoever knows only that may write rows that are not indexed. */
+async function raiseFormat(known: Meta, inLog: Table, { log, images }: Halves): Promise<void> {
+  const inImages = images.table('meta')
+  await images.writeAlways(() => putFirstMark(inImages))
+  const value = Buffer.from(JSON.stringify({ ...known, format: FORMAT }))
+  await log.writeAlways(() => void inLog.put(META_KEY, value))
 }
 
 const META_KEY = textKey('store')

@@ -373,28 +373,28 @@ export type ListRequest = Message<"escrow.v1.ListRequest"> & {
   pageToken: string;
 
   /**
-   * Only this kind; none means every kind.
+   * Only this kind; none means every kind. Looked for among the rest, 10,000 transactions a page at the most.
    *
    * @generated from field: escrow.v1.TransactionKind kind = 5;
    */
   kind: TransactionKind;
 
   /**
-   * Only sagas of this definition; empty for any.
+   * Only sagas of this definition; empty for any. Looked for likewise.
    *
    * @generated from field: string saga = 6;
    */
   saga: string;
 
   /**
-   * Only sagas with this business key; empty for any.
+   * Only sagas with this business key; empty for any. Found by an index.
    *
    * @generated from field: string business_key = 7;
    */
   businessKey: string;
 
   /**
-   * Only sagas that have all of these tags.
+   * Only sagas that have all of these tags. Found by an index.
    *
    * @generated from field: map<string, string> tags = 8;
    */

@@ -14,6 +14,8 @@ import { EscrowError, InvariantViolation } from '../../core/errors.ts'
 import { corrupt } from '../binary.ts'
 import type { LogClock, LogHandle, LogRow, LogStore, Segment } from '../log.ts'
 import { checkChecksum, isSameSegment, segmentIdentity } from '../segment.ts'
+import { ArrayBuilder, ELEMENT } from './arrays.ts'
+import { Coalescer } from './coalescer.ts'
 import { Connections } from './connections.ts'
 import type { StoreIdentity } from './migrate.ts'
 import type { Row, Session, SessionOptions } from './session.ts'
@@ -36,6 +38,24 @@ const APPEND = {
       update logs set head = $3 where log = $1 and epoch = $2 and head = $3 - 1 returning log, head)
     insert into segments (log, sequence, bytes) select log, head, $4::bytea from mine`,
 }
+/**
+ * The appends of several logs as one statement and one commit. A row that somebody else has locked is passed over, so that no
+ * log waits for another's: whoever isn't answered appends alone.
+ */
+const APPEND_TOGETHER = {
+  name: 'append-together',
+  text: `with asked as (
+      select * from unnest($1::int4[], $2::int8[], $3::int8[], $4::bytea[]) as a (log, epoch, sequence, bytes)),
+    mine as (
+      select l.log from logs l join asked a on l.log = a.log and l.epoch = a.epoch and l.head = a.sequence - 1
+      for update of l skip locked),
+    advanced as (
+      update logs l set head = a.sequence from asked a join mine m on m.log = a.log where l.log = a.log returning l.log)
+    insert into segments (log, sequence, bytes)
+    select a.log, a.sequence, a.bytes from asked a join advanced d on d.log = a.log returning log`,
+}
+/** Bytes of the segments of one such statement; one alone may have more. */
+const TOGETHER_BYTES_MAX = 8 << 20
 const FIND = { name: 'find', text: 'select bytes from segments where log = $1 and sequence = $2' }
 const VERIFY = { name: 'verify', text: 'select epoch, pg_is_in_recovery() from logs where log = $1' }
 /** One statement, so one snapshot: a gap in it is a loss, unless the log has another owner who trims. */
@@ -75,11 +95,19 @@ export class PostgresLogs implements LogStore {
   readonly logs: number
   readonly storeId: string
   readonly #options: PostgresLogsOptions
-  /** A connection a log: an append waits for the disk, and the appends of other logs share that wait if they stand beside it. */
+  /** For what a log appends alone, because its row is locked. */
   readonly #lanes = new Map<number, Connections>()
+  readonly #shared: Connections
+  readonly #appends: Coalescer<Append, boolean>
 
   constructor(options: PostgresLogsOptions) {
     this.#options = options
+    this.#shared = new Connections(options.connection, 1)
+    this.#appends = new Coalescer({
+      run: (appends) => this.#append(appends),
+      weigh: ({ segment }) => segment.bytes.length,
+      weightMax: TOGETHER_BYTES_MAX,
+    })
     this.logs = options.identity.logs
     this.storeId = options.identity.storeId
   }
@@ -98,11 +126,42 @@ export class PostgresLogs implements LogStore {
       }
     })
     if (row === undefined) throw corrupt(`log ${log}: its row is missing`)
-    return new PostgresHandle({ log, claimed: logRow(row), lane: this.#lane(log), aside: checkpoints })
+    return new PostgresHandle({
+      log,
+      claimed: logRow(row),
+      together: (append) => this.#appends.ask(append),
+      lane: this.#lane(log),
+      aside: checkpoints,
+    })
+  }
+
+  /** For each, whether it is done. */
+  async #append(appends: readonly Append[]): Promise<readonly boolean[]> {
+    const logs = new ArrayBuilder(ELEMENT.int4)
+    const epochs = new ArrayBuilder(ELEMENT.int8)
+    const sequences = new ArrayBuilder(ELEMENT.int8)
+    const bytes = new ArrayBuilder(
+      ELEMENT.bytea,
+      appends.reduce((sum, { segment }) => sum + segment.bytes.length + 4, 32),
+    )
+    for (const { log, epoch, segment } of appends) {
+      logs.int4(log)
+      epochs.int8(epoch)
+      sequences.int8(segment.sequence)
+      bytes.bytea(segment.bytes)
+    }
+    const rows = await this.#shared.use('appending', (session) =>
+      session.query(
+        APPEND_TOGETHER,
+        [logs, epochs, sequences, bytes].map((array) => array.finish()),
+      ),
+    )
+    const done = new Set(rows.map(([log]) => log))
+    return appends.map(({ log }) => done.has(log))
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#lanes.values()].map((lane) => lane.close()))
+    await Promise.all([this.#shared, ...this.#lanes.values()].map((lane) => lane.close()))
   }
 
   #lane(log: number): Connections {
@@ -137,9 +196,17 @@ export class PostgresLogs implements LogStore {
   }
 }
 
+interface Append {
+  readonly log: number
+  readonly epoch: number
+  readonly segment: Segment
+}
+
 interface HandleOptions {
   readonly log: number
   readonly claimed: LogRow
+  /** Appends with what other logs append at the same time; false: not done, for whatever reason. */
+  readonly together: (append: Append) => Promise<boolean>
   readonly lane: Connections
   readonly aside: Connections
 }
@@ -148,6 +215,7 @@ interface HandleOptions {
 export class PostgresHandle implements LogHandle {
   readonly log: number
   readonly claimed: LogRow
+  readonly #together: HandleOptions['together']
   readonly #lane: Connections
   readonly #aside: Connections
   #isReleased = false
@@ -156,19 +224,22 @@ export class PostgresHandle implements LogHandle {
   /** Every segment up to this one is gone. */
   #trimmed: number | undefined
 
-  constructor({ log, claimed, lane, aside }: HandleOptions) {
+  constructor({ log, claimed, together, lane, aside }: HandleOptions) {
     this.log = log
     this.claimed = claimed
+    this.#together = together
     this.#lane = lane
     this.#aside = aside
     this.#checkpointed = claimed.checkpointed
   }
 
-  async append({ sequence, bytes }: Segment): Promise<'done' | 'fenced'> {
+  async append(segment: Segment): Promise<'done' | 'fenced'> {
+    const { sequence, bytes } = segment
     const identity = segmentIdentity(bytes)
     if (identity.sequence !== sequence)
       throw new InvariantViolation(`segment ${identity.sequence} appended as ${sequence}`)
     if (this.#isReleased) return 'fenced'
+    if (await this.#together({ log: this.log, epoch: this.claimed.epoch, segment })) return 'done'
     return await this.#lane.use(`appending to log ${this.log}`, async (session) => {
       const { rowCount } = await session.run(APPEND, [this.log, this.claimed.epoch, sequence, bytes])
       if (rowCount === 1) return 'done'

@@ -122,7 +122,12 @@ export function attributesContract(bench: StoreBench): void {
         { numRuns: 60 },
       )
     })
+  })
+}
 
+/** What attributes are, and for how long. */
+export function attributesOfOneContract(bench: StoreBench): void {
+  describe('search attributes of one', () => {
     test('find it after a restart, until they change, it finishes, and its day is dropped', async () => {
       bench.setNow(NOON_MS)
       const found = async (wanted: Attributes, ...statuses: ImageStatus[]): Promise<string[]> =>

@@ -3,7 +3,11 @@
  * fresh store. Damage is the adapters' own business: how to do it differs, what must come of it is in their test files.
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { attributesContract, sharedAttributesContract } from './contract-attributes.ts'
+import {
+  attributesContract,
+  attributesOfOneContract,
+  sharedAttributesContract,
+} from './contract-attributes.ts'
 import { StoreBench, type StoreHarness, sequencesOf } from './contract-bench.ts'
 import { checkpointContract, largeCheckpointContract } from './contract-checkpoints.ts'
 import { directoryContract } from './contract-directory.ts'
@@ -25,6 +29,7 @@ export function storeContract(name: string, makeHarness: () => Promise<StoreHarn
     dueContract(bench)
     queryContract(bench)
     attributesContract(bench)
+    attributesOfOneContract(bench)
     sharedAttributesContract(bench)
     retentionContract(bench)
     directoryContract(bench)

@@ -120,7 +120,7 @@ export class PostgresLogs implements LogStore {
     const row = await claims.use(doing, async (session) => {
       const stopEnding = this.#endBlockers(session.pid)
       try {
-        return (await session.query(CLAIM, [log]))[0]
+        return (await session.run(CLAIM, [log])).rows[0]
       } finally {
         stopEnding()
       }

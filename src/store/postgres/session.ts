@@ -145,17 +145,25 @@ export class Session {
 
   /** Runs one statement; returns its rows. */
   async query(statement: Statement | string, values: readonly Parameter[] = []): Promise<readonly Row[]> {
-    return (await this.run(statement, values)).rows
+    return (await this.#run(statement, values)).rows
   }
 
-  /** Runs one statement; returns what pg says of it. */
+  /**
+   * Runs one statement that commits; returns what pg says of it. Done with a warning is unknown: such as a wait for the
+   * synchronous standby that somebody cancelled, which is committed here alone and told as done.
+   */
   async run(statement: Statement | string, values: readonly Parameter[] = []): Promise<pg.QueryArrayResult> {
+    this.#warning = undefined
+    const result = await this.#run(statement, values)
+    if (this.#warning === undefined) return result
+    this.#isBroken = true
+    throw this.#warning
+  }
+
+  async #run(statement: Statement | string, values: readonly Parameter[]): Promise<pg.QueryArrayResult> {
     const named = typeof statement === 'string' ? { text: statement } : statement
     try {
-      const result = await this.#client.query({ ...named, values: values as unknown[], rowMode: 'array' })
-      // Such as a wait for the synchronous standby that somebody cancelled: committed here alone, and told as done.
-      if (this.#warning !== undefined) throw this.#warning
-      return result
+      return await this.#client.query({ ...named, values: values as unknown[], rowMode: 'array' })
     } catch (error) {
       // What is left of a session after an error, no two errors agree on: a new one is a few milliseconds.
       this.#isBroken = true

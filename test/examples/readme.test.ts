@@ -8,8 +8,8 @@ import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { ordersService, paymentsService } from '../../examples/sagas/participants.ts'
 import { placeOrder } from '../../examples/sagas/place-order.ts'
-import type { Session } from '../../src/index.ts'
-import { CoordinatorProcess } from '../harness/coordinator-process.ts'
+import { connect, type Session } from '../../src/index.ts'
+import { CoordinatorProcess, freePort } from '../harness/coordinator-process.ts'
 import { Program } from '../harness/program.ts'
 import { until } from '../harness/until.ts'
 import { service } from '../services/require.ts'
@@ -86,7 +86,13 @@ function writeSnippet(name: string, code: string, more = ''): string {
 }
 
 test('every snippet of the README is run by a test of this file', () => {
-  const known = ['defineConfig', 'sendInTransaction', "'order-placed': (message)", 'createCoordinator']
+  const known = [
+    '{ defineConfig, memory }',
+    'cluster: {',
+    'sendInTransaction',
+    "'order-placed': (message)",
+    'createCoordinator',
+  ]
   known.push('placeOrder = defineSaga', 'defineStep', 'startSaga', 'definitionOf', 'migrateSaga')
   for (const code of blocks('ts'))
     expect(
@@ -186,6 +192,45 @@ test('the command line takes the routing slip, and draws the saga of the configu
   )
   expect(drawn?.stdout).toBe(placeOrder.diagram())
   expect(ran?.stdout).toMatch(/^status +completed$/m)
+})
+
+test('a coordinator runs on a PostgreSQL, and what it knows is found by SQL', async () => {
+  const url = await postgres.database('readme_store')
+  const ports = { grpc: await freePort(), http: await freePort() }
+  const code = snippet('cluster: {')
+    .replace('postgres://escrow:secret@db.internal/escrow', url)
+    .replace('escrow-1.internal:7411', `127.0.0.1:${ports.grpc}`)
+  const node = new Program({
+    file: 'src/cli/escrow.ts',
+    args: [
+      ...['serve', '--config', writeSnippet('cluster.config.ts', code)],
+      ...['--grpc-port', String(ports.grpc), '--http-port', String(ports.http)],
+    ],
+  })
+  await node.said(/escrow .* is ready: .*/)
+  const session = await connect(`127.0.0.1:${ports.grpc}`, { service: 'orders' })
+  await session.registerChecker('orders', () => 'unknown')
+  await session.registerHandlers({ take() {} })
+  const messages = [{ destination: 'orders/take', body: Buffer.from('{}') }]
+  const { id } = await session.prepare({ checker: 'orders', messages })
+  const pool = new pg.Pool({ connectionString: url })
+  const columns = Array.from(
+    readme.matchAll(/^\| ((?:`[a-z_]+`(?:, )?)+) \|/gm),
+    ([, names]) => names as string,
+  )
+    .flatMap((names) => names.replaceAll('`', '').split(', '))
+    .filter((name) => !name.includes(':'))
+  expect(columns).toContain('business_key')
+  await until('the row is there', async () => {
+    const { rows } = await pool.query(`select ${columns.join(', ')} from escrow.transactions`)
+    return rows.length === 1 && rows[0]
+  }).then((row) =>
+    expect(row).toMatchObject({ namespace: 'default', id, kind: 'message', status: 'prepared' }),
+  )
+  expect((await pool.query(blocks('sql').join())).rows).toEqual([])
+  await pool.end()
+  await session.close()
+  await node.kill()
 })
 
 test('a coordinator runs as a library, without a server', async () => {

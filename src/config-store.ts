@@ -1,7 +1,8 @@
 /** The options that say where transactions are kept, and who shares that with whom. */
 import { resolve } from 'node:path'
 import { integer, invalid, record, text } from './config-fields.ts'
-import { Secret } from './core/secret.ts'
+import { EscrowError } from './core/errors.ts'
+import { PostgresUrl } from './core/postgres-url.ts'
 
 /** A PostgreSQL as a store. */
 export interface PostgresSettings {
@@ -20,9 +21,8 @@ export type StoreConfig =
   | { readonly kind: 'embedded'; readonly path: string }
   | {
       readonly kind: 'postgres'
-      readonly url: Secret
-      /** The same for people, without user, password and parameters. */
-      readonly shown: string
+      /** Prints without its password. */
+      readonly url: PostgresUrl
       readonly schema: string
       readonly logs: number
       readonly migrate: boolean
@@ -73,18 +73,26 @@ function postgres(
   url: string,
   { schema = 'escrow', logs = 16, migrate = true }: Omit<PostgresSettings, 'url'>,
 ): StoreConfig {
-  const parsed = URL.parse(url)
-  if (parsed === null || parsed.pathname.length < 2) throw invalid('store', 'postgres:…', EXPECTED)
+  const parsed = parseUrl(url)
   if (typeof schema !== 'string' || !SCHEMA.test(schema))
     throw invalid('store.schema', schema, "1-63 of a-z, 0-9 and '_', not first a digit")
   if (typeof migrate !== 'boolean') throw invalid('store.migrate', migrate, 'one of true, false')
   return {
     kind: 'postgres',
-    url: new Secret(url),
-    shown: `postgres://${parsed.host}${parsed.pathname}`,
+    url: parsed,
     schema,
     logs: integer('store.logs', logs, 1, 1_024),
     migrate,
+  }
+}
+
+function parseUrl(url: string): PostgresUrl {
+  try {
+    return new PostgresUrl(url)
+  } catch (thrown) {
+    throw new EscrowError('invalidArgument', `option store: ${EscrowError.from(thrown).message}`, {
+      cause: thrown,
+    })
   }
 }
 

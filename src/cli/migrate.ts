@@ -29,7 +29,7 @@ wait. A schema that a newer version wrote is refused.
     // Only here: the other commands needn't load a store.
     const { migrateStore } = await import('../stores.ts')
     const { format } = await migrateStore(store)
-    console.log(`${store.shown}: schema ${store.schema} has format ${format}`)
+    console.log(`${store.url}: schema ${store.schema} has format ${format}`)
     return 0
   },
 }

@@ -84,7 +84,7 @@ function readyLine(coordinator: Coordinator, config: Config, version: string): s
   const where = [
     grpc && `gRPC ${addressText(grpc)}`,
     http && `HTTP http://${addressText(http)}`,
-    `store ${config.store.kind === 'embedded' ? `embedded:${config.store.path}` : config.store.shown}`,
+    `store ${config.store.kind === 'embedded' ? `embedded:${config.store.path}` : String(config.store.url)}`,
   ]
   return `escrow ${version} is ready: ${where.filter(Boolean).join(', ')}, process ${process.pid}`
 }

@@ -266,7 +266,6 @@ describe('a wrong option is named, with its value and its bound', () => {
     const { store } = parseConfig({ store: 'postgres://me:secret@host:5433/db?sslmode=require' })
     expect(store).toMatchObject({
       kind: 'postgres',
-      shown: 'postgres://host:5433/db',
       schema: 'escrow',
       logs: 16,
       migrate: true,
@@ -275,9 +274,10 @@ describe('a wrong option is named, with its value and its bound', () => {
       'secret',
     )
     expect(store.kind === 'postgres' && store.url.reveal()).toContain('secret')
+    expect(store.kind === 'postgres' && String(store.url)).toBe('postgres://host:5433/db')
     for (const bad of [
       'mysql://me:secret@host/db',
-      'postgres://me:secret@host',
+      'postgres://me:secret@one,two/db',
       'postgres:secret',
       { url: 'postgres://me:secret@host/db', schema: 'No' },
       { url: 'postgres://me:secret@host/db', logs: 0 },

@@ -150,13 +150,14 @@ export class PostgresLogs implements LogStore {
       sequences.int8(segment.sequence)
       bytes.bytea(segment.bytes)
     }
-    const rows = await this.#shared.use('appending', (session) =>
-      session.query(
+    const doing = `appending to log ${appends.map(({ log }) => log).join(', ')}`
+    const { rows } = await this.#shared.use(doing, (session) =>
+      session.run(
         APPEND_TOGETHER,
         [logs, epochs, sequences, bytes].map((array) => array.finish()),
       ),
     )
-    const done = new Set(rows.map(([log]) => log))
+    const done = new Set(rows.map(([log]) => log as number))
     return appends.map(({ log }) => done.has(log))
   }
 

@@ -1,8 +1,8 @@
 /** One connection to the server, set up so that what the store rests on holds, whatever the role's or the server's defaults are. */
 import pg from 'pg'
 import { EscrowError } from '../../core/errors.ts'
+import type { PostgresUrl } from '../../core/postgres-url.ts'
 import type { Runtime } from '../../core/runtime.ts'
-import type { PostgresUrl } from './url.ts'
 
 /** How sessions are opened. */
 export interface SessionOptions {

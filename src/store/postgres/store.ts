@@ -4,6 +4,7 @@
  * for each log that it owns, at most.
  */
 import { EscrowError } from '../../core/errors.ts'
+import { PostgresUrl } from '../../core/postgres-url.ts'
 import type { Runtime } from '../../core/runtime.ts'
 import type { Store } from '../store.ts'
 import { Connections } from './connections.ts'
@@ -12,7 +13,6 @@ import { PostgresDirectory } from './directory.ts'
 import { PostgresImages } from './images.ts'
 import { type LogState, logStates, PostgresLogs } from './logs.ts'
 import { identify, type MigrationOptions, migrate } from './migrate.ts'
-import { PostgresUrl } from './url.ts'
 
 /** What the PostgreSQL store takes. */
 export interface PostgresStoreOptions {

@@ -1,5 +1,4 @@
-import { inspect } from 'node:util'
-import { EscrowError } from '../../core/errors.ts'
+import { EscrowError } from './errors.ts'
 
 /** The URL of a database: prints without its password, wherever it is printed. */
 export class PostgresUrl {
@@ -34,7 +33,7 @@ export class PostgresUrl {
     return this.toString()
   }
 
-  [inspect.custom](): string {
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
     return this.toString()
   }
 }

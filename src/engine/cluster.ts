@@ -13,6 +13,7 @@
  * A node announces itself by an entry of the directory that it writes again and again (its heartbeat), and notes in an entry
  * of each log that it has it. Whoever sees a heartbeat stand still for the lease takes the logs over.
  */
+import { boundMs } from '../core/backoff.ts'
 import { EscrowError } from '../core/errors.ts'
 import type { Runtime } from '../core/runtime.ts'
 import type { Directory } from '../store/directory.ts'
@@ -48,8 +49,8 @@ export interface ClusterParts extends ClusterOptions {
   readonly runtime: Runtime
   /** The logs that are driven here are others than before. */
   readonly onLogs: () => void
-  /** Names were registered, here or elsewhere. */
-  readonly onNames: () => void
+  /** Names were registered, here or elsewhere: reads them. */
+  readonly onNames: () => Promise<void>
   /** Why it can't take part (a reason), or does again (empty). */
   readonly onDegraded: (reason: string) => void
   readonly log: (level: 'info' | 'warn' | 'error', message: string) => void
@@ -60,6 +61,8 @@ const LOOKS_A_LEASE = 10
 const HEARTBEATS_A_LEASE = 4
 /** Logs that are being taken at once: each reads its tail. */
 const TAKEN_AT_ONCE_MAX = 4
+/** The pauses before one that could not be taken is tried again. */
+const AGAIN = { delayMs: 250, delayMsMax: 10_000 }
 /** For how long the entry of a node that is silent stays: an operator may want to see it. */
 const REMEMBERED_MS = 86_400_000
 
@@ -72,6 +75,9 @@ export class Cluster {
   readonly #startedAtMs: number
   /** Logs that are being taken or given up. */
   readonly #busy = new Map<number, Promise<void>>()
+  /** By log: how often in a row it could not be taken, and until when it isn't tried again. */
+  readonly #failed = new Map<number, { readonly times: number; readonly untilMs: number }>()
+  #namesVersion = -1
   #entries: ClusterEntries = { nodes: new Map(), owners: new Map(), namesVersion: -1 }
   #followed = ''
   #myVersion = 0
@@ -167,13 +173,22 @@ export class Cluster {
     const { directory, runtime } = this.#parts
     const entries = await readCluster(directory)
     if (this.#state === 'over') return
-    const { namesVersion } = this.#entries
     this.#entries = entries
     this.#liveness.look(entries.nodes, runtime.monotonic())
-    if (entries.namesVersion !== namesVersion) this.#parts.onNames()
+    this.#readNames(entries.namesVersion)
     this.#follow()
     this.#settle()
     await this.#forget()
+  }
+
+  /** Has new names read; a look that fails is repeated at the next one. */
+  #readNames(version: number): void {
+    if (version === this.#namesVersion) return
+    const before = this.#namesVersion
+    this.#namesVersion = version
+    this.#parts.onNames().catch(() => {
+      this.#namesVersion = before
+    })
   }
 
   /** Connects to those that live. */
@@ -218,7 +233,7 @@ export class Cluster {
         else if (!isFirst && first.length > 0) this.#run(log, () => this.#giveUp(log))
         else if (entry?.epoch !== epoch) this.#run(log, () => this.#note(log, this.#me, epoch))
       } else if (isFirst && (entry === undefined || isMe(entry, this.#me) || !this.#has(entry))) {
-        if (this.#busy.size < TAKEN_AT_ONCE_MAX) this.#run(log, () => this.#take(log))
+        if (this.#busy.size < TAKEN_AT_ONCE_MAX && this.#mayTry(log)) this.#run(log, () => this.#take(log))
       } else if (entry !== undefined && isMe(entry, this.#me)) {
         this.#run(log, () => this.#note(log, NOBODY, entry.epoch))
       }
@@ -237,9 +252,17 @@ export class Cluster {
     )
   }
 
+  #mayTry(log: number): boolean {
+    return this.#parts.runtime.monotonic() >= (this.#failed.get(log)?.untilMs ?? 0)
+  }
+
   async #take(log: number): Promise<void> {
-    const { logs, onLogs } = this.#parts
+    const { logs, onLogs, runtime } = this.#parts
+    const times = (this.#failed.get(log)?.times ?? 0) + 1
+    // Until it is seen to go well: a log that can't be recovered is no endless loop of claims.
+    this.#failed.set(log, { times, untilMs: runtime.monotonic() + boundMs(AGAIN, times) })
     const epoch = await logs.claim(log)
+    this.#failed.delete(log)
     if (logs.at(log) === undefined) return
     onLogs()
     await this.#note(log, this.#me, epoch)

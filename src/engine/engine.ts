@@ -170,7 +170,7 @@ export class Engine implements Coordination {
       logs,
       runtime,
       onLogs: () => this.#lookAtLogs(),
-      onNames: () => void this.#readNames(names).catch(() => {}),
+      onNames: () => this.#readNames(names),
       onDegraded: (reason) => this.#degradation.ofLog(CLUSTER, reason),
       log,
     })

@@ -180,6 +180,23 @@ describe('a cluster', () => {
     expect((await world.call('get', { id: mine[0] as string }, { of: b as Node })).status).toBe('delivered')
   })
 
+  test('a log that is damaged is tried again after growing pauses, and the others go on', async () => {
+    const world = await openCluster(['a:1'], 4)
+    const [node] = [...world.nodes.values()]
+    world.killNode(node as Node)
+    const [first] = world.disk.logs
+    // Its tail is gone: a gap.
+    Object.assign(first!.row, { head: first!.row.head + 1 })
+    const epoch = () => world.disk.logs[0]!.row.epoch
+    const before = epoch()
+    await world.startNode('a:1')
+    await world.clock.advance(60_000)
+    expect(world.owned()['a:1']).toEqual([1, 2, 3])
+    expect(epoch() - before).toBeGreaterThan(5)
+    expect(epoch() - before).toBeLessThan(12)
+    expect(world.logged.join('\n')).toMatch(/log 0: log 0.* segment 1/)
+  })
+
   test('the store away for two hours: nobody is taken for dead, and every log is where it was', async () => {
     const world = await openCluster(['a:1', 'b:1'], 4)
     const before = world.owned()

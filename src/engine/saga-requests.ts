@@ -10,6 +10,7 @@ import {
   type TransactionId,
 } from '../core/ids.ts'
 import { overBound, type SagaCommand, type SagaLimits, type StepOutcome } from '../core/saga/decision.ts'
+import { EMPTY_SAGA } from '../core/saga/image.ts'
 import type { SagaProgram } from '../core/saga/program.ts'
 
 const YEAR_MS = 365 * 86_400_000
@@ -58,7 +59,7 @@ export function parseStart(
       `timeoutMs is ${timeoutMs}, allowed are whole numbers from 0 to ${YEAR_MS}`,
     )
   const businessKey = request.businessKey ?? ''
-  const tags = request.tags ?? {}
+  const tags = request.tags ?? EMPTY_SAGA.tags
   checkText(businessKey)
   for (const tag in tags) {
     checkText(tag)

@@ -239,11 +239,16 @@ function putFields(
   }
   if (bits & ATTRIBUTES) {
     writer.text(to.businessKey)
-    putList(writer, Object.keys(to.tags), (each, tag) => {
-      each.text(tag)
-      each.text(to.tags[tag] as string)
-    })
+    putTags(writer, to.tags)
   }
+}
+
+// Apart from the other fields: a closure over them would cost every record an object that holds them.
+function putTags(writer: ByteWriter, tags: SagaState['tags']): void {
+  putList(writer, Object.keys(tags), (each, tag) => {
+    each.text(tag)
+    each.text(tags[tag] as string)
+  })
 }
 
 type Changes = Pick<DecodedSagaRecord, 'fields' | 'executions'>

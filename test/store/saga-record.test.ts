@@ -261,6 +261,17 @@ describe('records of sagas', () => {
     )
   })
 
+  test('a record tells nothing of lists that were empty and stay so', () => {
+    const saga = new Driven(fakeProgram({ flow: step('a'), policies: [policy('a')] })).start()
+    const begun = saga.image!
+    const ended = saga.answer(1, outcome('done')).image!
+    expect(ended.state.phase).toBe('completed')
+    for (const bytes of [record(undefined, begun), record(begun, ended)]) {
+      const { fields } = decodeSagaRecord(new ByteReader(bytes, 'test'))
+      for (const list of ['timers', 'signals', 'awaited', 'queue']) expect(fields).not.toHaveProperty(list)
+    }
+  })
+
   test('step 500 takes as many bytes as step 5', () => {
     const saga = new Driven(fakeProgram({ flow: loop(600, step('a')), policies: [policy('a')] })).start()
     const lengths: number[] = []

@@ -183,12 +183,21 @@ export function endAction(
   changes: Ending = {},
   result?: string,
 ): Execution {
+  // Each property by name, as in `sentAs`.
   const ended = draft.put({
-    ...execution,
-    isDone: execution.isDone || result !== undefined,
+    n: execution.n,
+    step: execution.step,
+    invocation: execution.invocation,
+    branch: execution.branch,
+    input: execution.input,
     result: result ?? execution.result,
+    hasCompensation: execution.hasCompensation,
+    isDone: execution.isDone || result !== undefined,
+    began: execution.began,
     ended: draft.nextPlace(),
+    stepDeadlineAtMs: execution.stepDeadlineAtMs,
     action: endedNow(execution.action, status, changes),
+    compensation: execution.compensation,
   })
   // A pivot that is known to have done nothing leaves the way back open.
   const isUndone = (status === 'failed' || status === 'stopped') && !mayHaveHappened(ended)

@@ -8,7 +8,7 @@ import { abandon, begin, park, stop } from './decide-step.ts'
 import { beginUnwinding } from './decide-unwind.ts'
 import { briefStack, overBound } from './decision.ts'
 import { attributesBytes, bytesOf, type Draft, parsedOf, textOf } from './draft.ts'
-import type { QueuedEvent } from './image.ts'
+import { EMPTY_SAGA, type QueuedEvent } from './image.ts'
 import type { SagaEvent, Turn } from './program.ts'
 
 /** Tells the machine what is queued, and kept signals that it then waits for. Bounded: each turn takes an event away. */
@@ -151,11 +151,9 @@ function bounded(what: string, actual: number, bound: Parameters<typeof overBoun
 }
 
 function dequeue(draft: Draft, event: QueuedEvent): void {
-  draft.next.queue = draft.next.queue.length === 1 ? NOTHING_QUEUED : draft.next.queue.slice(1)
+  draft.next.queue = draft.next.queue.length === 1 ? EMPTY_SAGA.queue : draft.next.queue.slice(1)
   if (event.type === 'signal') draft.next.bytes -= bytesOf(event.payload)
 }
-
-const NOTHING_QUEUED: readonly QueuedEvent[] = []
 
 /** Past the pivot nothing is undone: the step that led to it can be tried again, and the saga otherwise. */
 function failAfterPivot(draft: Draft, event: QueuedEvent, error: string): void {

@@ -58,14 +58,17 @@ export function numberOf(
   return value
 }
 
-/** Tags that came as `KEY=VALUE` each; undefined for none. Throws `UsageError`. */
+/** Tags that came as `KEY=VALUE` each; undefined for none. Throws `UsageError`, for a key that comes twice as well. */
 export function tagsOf(given: readonly string[]): Readonly<Record<string, string>> | undefined {
   if (given.length === 0) return undefined
-  return Object.fromEntries(
-    given.map((tag) => {
-      const at = tag.indexOf('=')
-      if (at < 1) throw new UsageError(`--tag ${JSON.stringify(tag)} is not KEY=VALUE`)
-      return [tag.slice(0, at), tag.slice(at + 1)]
-    }),
-  )
+  const tags = new Map<string, string>()
+  for (const tag of given) {
+    const at = tag.indexOf('=')
+    if (at < 1) throw new UsageError(`--tag ${JSON.stringify(tag)} is not KEY=VALUE`)
+    const key = tag.slice(0, at)
+    // A saga has one value of a tag: who gives two would be answered for the last of them.
+    if (tags.has(key)) throw new UsageError(`--tag gives ${JSON.stringify(key)} twice`)
+    tags.set(key, tag.slice(at + 1))
+  }
+  return Object.fromEntries(tags)
 }

@@ -103,6 +103,7 @@ describe('the command line', () => {
     [['list', '--status', 'gone'], '--status "gone" is none of prepared'],
     [['list', '--kind', 'both'], '--kind "both" is none of message, saga'],
     [['list', '--tag', 'x'], '--tag "x" is not KEY=VALUE'],
+    [['list', '--tag', 'x=1', '--tag', 'x=2'], '--tag gives "x" twice'],
     [['skip', 'a'], 'skip needs --execution'],
     [['saga', 'frob'], 'there is no command "saga frob": one of saga start, saga slip'],
     [['saga', 'start'], 'usage: escrow saga start NAME'],

@@ -155,6 +155,25 @@ describe('a store of format 1', () => {
     expect(JSON.parse(meta)).toMatchObject({ format: 2, logs: 1 })
   })
 
+  test('is looked through by the mebibyte, however large the bodies of its half messages are', async () => {
+    const large = Array.from({ length: 8 }, (_, at) =>
+      rowOf(`default/large-${at}`, 1, { bytes: Buffer.alloc(1 << 20) }),
+    )
+    const another = join(path, '..', 'another')
+    await writeOlderStore(another, large)
+    let writes = 0
+    const store = await openStore({
+      path: another,
+      afterWrite: () => {
+        writes += 1
+      },
+    })
+    await until('it is indexed', isIndexed)
+    // One for each, and the one that finds no more.
+    expect(writes).toBe(large.length + 1)
+    await store.close()
+  })
+
   test('tells how far it got, by the clock', async () => {
     let nowMs = NOON_MS
     const store = await openStore({ now: () => (nowMs += 6_000) })

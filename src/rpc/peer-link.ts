@@ -99,7 +99,11 @@ export class PeerLink {
   #tellLost(error: EscrowError | undefined): void {
     if (this.#isKnownLost) return
     this.#isKnownLost = true
-    this.#options.log('warn', `no link to node ${this.peer.node}: ${error?.message ?? 'it ended'}`)
+    // One that starts or stops says so itself: nothing to see to.
+    const isExpected =
+      error === undefined || (error.family === 'unavailable' && error.code !== 'disconnected')
+    const message = `no link to node ${this.peer.node}: ${error?.message ?? 'it ended'}`
+    this.#options.log(isExpected ? 'info' : 'warn', message)
   }
 
   /** See `Peers.forward`. */

@@ -148,7 +148,13 @@ export function attributesOfOneContract(bench: StoreBench): void {
       expect(await found(byKey('o-8'), 'parked')).toEqual(['default/a'])
       expect(await found(byKey('o-8'), 'running')).toEqual([])
 
-      await write(3, {
+      await write(3, { status: 'compensating', attributes: { businessKey: 'o-8', tags: { region: 'eu' } } })
+      for (const same of [byKey('o-8'), byTags({ region: 'eu' })]) {
+        expect(await found(same, 'parked')).toEqual([])
+        expect(await found(same, 'compensating')).toEqual(['default/a'])
+      }
+
+      await write(4, {
         status: 'compensated',
         attributes: { businessKey: 'o-9', tags: {} },
         finishedAtMs: NOON_MS - 3 * DAY_MS,

@@ -76,6 +76,9 @@ test('texts with NUL, halves of surrogate pairs, and what looks like a longer on
     'x'.repeat(76),
     'x'.repeat(77),
     `${'x'.repeat(76)}\0`,
+    // The first text, how a key of the index would go on behind it for one that is parked, and another's key.
+    'a\0\x04default/9',
+    'a \x04default/9',
   ]
   const write = async (sequence: number, shift: number): Promise<void> => {
     const rows = texts.map((_, at) => {

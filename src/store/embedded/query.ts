@@ -21,16 +21,18 @@ const TERMS_MAX = 4
 const ENDS: readonly ImageStatus[] = ['delivered', 'rolledBack', 'completed', 'compensated']
 const LIVING: readonly ImageStatus[] = ['prepared', 'committed', 'parked', 'running', 'compensating']
 
-/** A key that qualifies, and the table that has its row. */
+/** The key of a row that qualifies, and the table that has it. */
 interface Hit {
-  readonly key: TransactionKey
-  readonly bytes: Uint8Array
+  readonly key: Uint8Array
   readonly table: Table
 }
 
+/** Hits in the order of keys, looked for as they are taken. */
+type Hits = Generator<Hit, void>
+
 /**
- * Rows for `list`, of those that have all of the terms. Each source gives at most `limit` keys in order, from an index where
- * most of a table wouldn't qualify; the first of all of them are read.
+ * Rows for `list`, of those that have all of the terms. Each source gives its keys in order, from an index where most of a
+ * table wouldn't qualify; the first of all of them are read.
  */
 export function queryImages(
   tables: ImageTables,
@@ -38,27 +40,57 @@ export function queryImages(
   query: ImageQuery,
   terms: Terms,
 ): { readonly key: TransactionKey; readonly stored: StoredImage }[] {
-  const hits = terms.length === 0 ? hitsOf(tables, days, query) : hitsWith(terms, tables, days, query)
-  return hits
-    .sort((one, other) => Buffer.compare(one.bytes, other.bytes))
-    .slice(0, query.limit)
-    .map(({ key, bytes, table }) => ({ key, stored: storedImage(key, table.getBinary(bytes) as Uint8Array) }))
+  const sources = terms.length === 0 ? hitsOf(tables, days, query) : hitsWith(terms, tables, days, query)
+  return firstOf(sources, query.limit).map(({ key: bytes, table }) => {
+    const key = keyText(bytes)
+    return { key, stored: storedImage(key, table.getBinary(bytes) as Uint8Array) }
+  })
 }
 
-function hitsOf(tables: ImageTables, days: readonly { readonly table: Table }[], query: ImageQuery): Hit[] {
+/**
+ * The first `limit` of all sources, in order. Of each no more is looked for than that takes: a month of days and several
+ * statuses are a hundred sources.
+ */
+function firstOf(sources: readonly Hits[], limit: number): Hit[] {
+  const first: Hit[] = []
+  const heads = sources.map((source) => source.next().value ?? undefined)
+  while (first.length < limit) {
+    const least = leastOf(heads)
+    if (least === undefined) break
+    first.push(heads[least] as Hit)
+    heads[least] = sources[least]?.next().value ?? undefined
+  }
+  // Each holds a cursor until it ends.
+  for (const source of sources) source.return()
+  return first
+}
+
+function leastOf(heads: readonly (Hit | undefined)[]): number | undefined {
+  let least: number | undefined
+  let key: Uint8Array | undefined
+  for (let at = 0; at < heads.length; at++) {
+    const head = heads[at]
+    if (head === undefined || (key !== undefined && Buffer.compare(head.key, key) > 0)) continue
+    least = at
+    key = head.key
+  }
+  return least
+}
+
+function hitsOf(tables: ImageTables, days: readonly { readonly table: Table }[], query: ImageQuery): Hits[] {
   const { statuses } = query
-  const hits: Hit[] = []
-  if (statuses.length === 0) hits.push(...fromRows(tables.live, query, undefined))
+  const sources: Hits[] = []
+  if (statuses.length === 0) sources.push(fromRows(tables.live, query, undefined))
   for (const status of new Set(statuses)) {
-    hits.push(...fromIndex(tables.statuses, Buffer.of(statusPrefix(status)), tables.live, query))
+    sources.push(fromIndex(tables.statuses, Buffer.of(statusPrefix(status)), tables.live, query))
     for (const { table } of days) {
       // Most of what finished was delivered, or completed; the others have an index.
-      if (status === 'delivered' || status === 'completed') hits.push(...fromRows(table, query, status))
+      if (status === 'delivered' || status === 'completed') sources.push(fromRows(table, query, status))
       const rare = RARE_ENDS[status]
-      if (rare !== undefined) hits.push(...fromIndex(table, Buffer.of(rare), table, query))
+      if (rare !== undefined) sources.push(fromIndex(table, Buffer.of(rare), table, query))
     }
   }
-  return hits
+  return sources
 }
 
 function hitsWith(
@@ -66,14 +98,14 @@ function hitsWith(
   tables: ImageTables,
   days: readonly { readonly table: Table }[],
   query: ImageQuery,
-): Hit[] {
+): Hits[] {
   const sources: { status: ImageStatus; index: Table; table: Table }[] = []
   for (const status of new Set(query.statuses.length === 0 ? LIVING : query.statuses)) {
     if (!ENDS.includes(status)) sources.push({ status, index: tables.terms, table: tables.live })
     else for (const { table } of days) sources.push({ status, index: table, table })
   }
   const seeksMax = Math.ceil(SEEKS_MAX / sources.length)
-  return sources.flatMap(({ status, index, table }) => {
+  return sources.map(({ status, index, table }) => {
     const prefixes = terms.slice(0, TERMS_MAX).map((term) => termKey(term, status, ''))
     return prefixes.length === 1
       ? fromIndex(index, prefixes[0] as Uint8Array, table, query)
@@ -81,12 +113,10 @@ function hitsWith(
   })
 }
 
-function fromIndex(index: Table, prefix: Uint8Array, table: Table, query: ImageQuery): Hit[] {
+function* fromIndex(index: Table, prefix: Uint8Array, table: Table, query: ImageQuery): Hits {
   const { start, end } = bounds(query)
   const range = { start: Buffer.concat([prefix, start]), end: Buffer.concat([prefix, end]) }
-  return Array.from(index.getKeys({ ...range, limit: query.limit }), (found) =>
-    hitOf(found.subarray(prefix.length), table),
-  )
+  for (const found of index.getKeys(range)) yield { key: found.subarray(prefix.length), table }
 }
 
 /**
@@ -94,12 +124,12 @@ function fromIndex(index: Table, prefix: Uint8Array, table: Table, query: ImageQ
  * whatever one list has none of is leapt over in the others: the rarest sets the pace. After `seeksMax` looks that were in vain,
  * others are given between those that are sought, so that it ends.
  */
-function fromAll(
+function* fromAll(
   index: Table,
   prefixes: readonly Uint8Array[],
   table: Table,
   query: ImageQuery & { readonly seeksMax: number },
-): Hit[] {
+): Hits {
   const { start, end } = bounds(query)
   const lists = prefixes.map((prefix) => ({ prefix, end: Buffer.concat([prefix, end]) }))
   const seek = (
@@ -110,41 +140,32 @@ function fromAll(
     for (const key of index.getKeys(range)) return key.subarray(prefix.length)
     return undefined
   }
-  const hits: Hit[] = []
+  let given = 0
   let candidate: Uint8Array | undefined = start
   // How many lists in a row have the candidate.
   let agreed = 0
   let at = 0
-  for (let seeks = 0; hits.length < query.limit; seeks++) {
+  for (let seeks = 0; ; seeks++) {
     const found: Uint8Array | undefined = seek(lists[at] as (typeof lists)[number], candidate)
-    if (found === undefined) break
+    if (found === undefined) return
     agreed = agreed > 0 && Buffer.compare(found, candidate) === 0 ? agreed + 1 : 1
     candidate = found
-    const inVain = seeks - hits.length * lists.length
+    const inVain = seeks - given * lists.length
     if (agreed < lists.length && inVain < query.seeksMax) {
       at = (at + 1) % lists.length
     } else {
-      hits.push(hitOf(found, table))
+      yield { key: found, table }
+      given += 1
       candidate = successor(found)
       agreed = 0
     }
   }
-  return hits
 }
 
-function fromRows(table: Table, query: ImageQuery, status: ImageStatus | undefined): Hit[] {
-  const { start, end } = bounds(query)
-  const hits: Hit[] = []
-  for (const { key, value } of table.getRange({ start, end })) {
-    if (hits.length >= query.limit) break
-    if (status === undefined || hasStatus(value, status)) hits.push(hitOf(key, table))
+function* fromRows(table: Table, query: ImageQuery, status: ImageStatus | undefined): Hits {
+  for (const { key, value } of table.getRange(bounds(query))) {
+    if (status === undefined || hasStatus(value, status)) yield { key, table }
   }
-  return hits
-}
-
-function hitOf(bytes: Uint8Array, table: Table): Hit {
-  const key = keyText(bytes)
-  return { key, bytes: textKey(key), table }
 }
 
 /** From the namespace's first key, or behind the one to go on after, up to the next namespace: '0' comes after '/'. */

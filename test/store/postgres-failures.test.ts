@@ -1,5 +1,7 @@
+import { crc32 } from 'node:zlib'
 import type { Client } from 'pg'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import type { Segment } from '../../src/store/log.ts'
 import type { PostgresStore } from '../../src/store/postgres/store.ts'
 import { service } from '../services/require.ts'
 import { appendAll, sequencesOf } from './contract-bench.ts'
@@ -148,6 +150,62 @@ describe('a network that swallows everything', () => {
     proxy.blackhole()
     const opening = world.store({ url: proxy.through(world.url), leaseMs: 500 })
     await expect(opening).rejects.toMatchObject({ code: 'storeUnavailable' })
+  })
+})
+
+describe('a line that is slow', () => {
+  const MIB = 1 << 20
+  const LARGE = 24
+
+  function largeSegment(sequence: number): Segment {
+    const { bytes } = segmentOf(sequence)
+    const large = Buffer.concat([bytes.subarray(0, -4), Buffer.alloc(MIB + 4)])
+    large.writeUInt32BE(crc32(large.subarray(0, -4)), large.length - 4)
+    return { sequence, bytes: large }
+  }
+
+  test('lets a checkpoint of many statements take longer than the lease', async () => {
+    const proxy = await world.proxy()
+    const far = await world.store({ url: proxy.through(world.url), leaseMs: 1_000 })
+    const handle = await far.log.claim(0)
+    await appendAll(handle, 1, 1)
+    // With a connection that is there already: to open one takes several answers within one lease.
+    await far.images.checkpoint(handle, checkpointOf(0, rowOf('default/a', 1)))
+    proxy.latency(100)
+    const begunMs = performance.now()
+    const rows = Array.from({ length: 3_001 }, (_, i) => rowOf(`default/${i}`, 1))
+    expect(await far.images.checkpoint(handle, checkpointOf(1, ...rows))).toBe('done')
+    expect(performance.now() - begunMs).toBeGreaterThan(1_000)
+  })
+
+  test('brings images and segments in parts, each within the lease', async () => {
+    const handle = await store.log.claim(0)
+    await appendAll(handle, 1, 1)
+    const rows = Array.from({ length: LARGE }, (_, i) =>
+      rowOf(`default/${i + 10}`, 1, { bytes: Buffer.alloc(MIB, i), finishedAtMs: i % 2 === 0 ? NOON_MS : 0 }),
+    )
+    await store.images.checkpoint(handle, checkpointOf(0, ...rows))
+    for (let sequence = 2; sequence <= LARGE; sequence++) await handle.append(largeSegment(sequence))
+    const proxy = await world.proxy()
+    const far = await world.store({ url: proxy.through(world.url), leaseMs: 3_000 })
+    const mine = await far.log.claim(0)
+    const list = (limit: number) =>
+      far.images.query({ namespace: 'default', statuses: ['prepared', 'delivered'], after: '', limit })
+    await Promise.all([far.images.load([key('default/10')]), list(1), sequencesOf(mine, LARGE)])
+    // It holds a mebibyte: so much passes in that time.
+    proxy.latency(80)
+    const begunMs = performance.now()
+    const keys = ['default/none', ...rows.map((row) => row.key), 'default/nobody'].map(key)
+    const [loaded, listed, sequences] = await Promise.all([
+      far.images.load(keys),
+      list(LARGE - 1),
+      sequencesOf(mine, 0),
+    ])
+    expect(performance.now() - begunMs).toBeGreaterThan(3_000)
+    expect(loaded.map((each) => each?.bytes[0])).toEqual([undefined, ...rows.keys(), undefined])
+    expect(sequences).toEqual(Array.from({ length: LARGE }, (_, i) => i + 1))
+    expect(listed.map((each) => each.key)).toEqual(rows.slice(0, -1).map((row) => row.key))
+    expect(listed.map(({ stored }) => stored.bytes[MIB - 1])).toEqual([...rows.keys()].slice(0, -1))
   })
 })
 

@@ -17,7 +17,7 @@ export class Connections {
   readonly #options: SessionOptions
   readonly #max: number
   readonly #idle: Session[] = []
-  readonly #waiting: Waiting[] = []
+  readonly #waiting = new Set<Waiting>()
   #count = 0
   #isClosed = false
   #allGone: (() => void) | undefined
@@ -30,27 +30,17 @@ export class Connections {
 
   /**
    * Does some work on a connection that nobody else has meanwhile. Rejects with `storeUnavailable` (what became of it is
-   * unknown) or `storeCorrupt`; `doing` says what. Silence for the length of the lease ends the connection.
+   * unknown) or `storeCorrupt`; `doing` says what. A connection must be free within the lease, and each statement be
+   * answered within it; work of many statements may take longer, or what is large would be cut off and repeated for ever.
    */
   async use<T>(doing: string, work: (session: Session) => Promise<T>): Promise<T> {
-    const { leaseMs, setTimer } = this.#options
     let session: Session | undefined
-    let isLate = false
-    const cancel = setTimer(() => {
-      isLate = true
-      session?.destroy()
-    }, leaseMs)
     try {
       session = await this.#take()
-      // Whoever asked has been waiting for too long to have it done now.
-      if (isLate) throw new EscrowError('storeUnavailable', 'no connection was free')
       return await work(session)
     } catch (error) {
-      if (isLate)
-        throw new EscrowError('storeUnavailable', `${doing}: no answer for ${leaseMs} ms`, { cause: error })
       throw storeFailure(error, doing)
     } finally {
-      cancel()
       if (session !== undefined) this.#give(session)
     }
   }
@@ -63,7 +53,8 @@ export class Connections {
   /** Refuses new uses, and ends all once those under way are done. */
   async close(): Promise<void> {
     this.#isClosed = true
-    for (const { reject } of this.#waiting.splice(0)) reject(closedError())
+    for (const { reject } of this.#waiting) reject(closedError())
+    this.#waiting.clear()
     const gone = new Promise<void>((resolve) => {
       this.#allGone = resolve
     })
@@ -78,12 +69,31 @@ export class Connections {
       this.#gone()
     }
     if (this.#count < this.#max) return await this.#open()
-    if (this.#waiting.length >= WAITING_MAX)
+    if (this.#waiting.size >= WAITING_MAX)
       throw new EscrowError('storeUnavailable', `${WAITING_MAX} uses wait for a connection`)
-    const handed = await new Promise<Session | undefined>((resolve, reject) => {
-      this.#waiting.push({ resolve, reject })
-    })
-    return handed ?? (await this.#take())
+    return (await this.#wait()) ?? (await this.#take())
+  }
+
+  /** Waits for one that somebody gives back; undefined when there is room for a new one. */
+  async #wait(): Promise<Session | undefined> {
+    const { leaseMs, setTimer } = this.#options
+    const { promise, resolve, reject } = Promise.withResolvers<Session | undefined>()
+    const waiting = { resolve, reject }
+    this.#waiting.add(waiting)
+    const cancel = setTimer(() => {
+      this.#waiting.delete(waiting)
+      reject(new Error(`no answer for ${leaseMs} ms: no connection was free`))
+    }, leaseMs)
+    return await promise.finally(cancel)
+  }
+
+  /** Takes out whoever has waited for longest. */
+  #next(): Waiting | undefined {
+    for (const waiting of this.#waiting) {
+      this.#waiting.delete(waiting)
+      return waiting
+    }
+    return undefined
   }
 
   async #open(): Promise<Session> {
@@ -104,7 +114,7 @@ export class Connections {
       void this.#end(session)
       return
     }
-    const next = this.#waiting.shift()
+    const next = this.#next()
     if (next === undefined) this.#idle.push(session)
     else next.resolve(session)
   }
@@ -117,7 +127,7 @@ export class Connections {
   /** There is room for one more: whoever waits looks again. */
   #gone(): void {
     this.#count -= 1
-    this.#waiting.shift()?.resolve(undefined)
+    this.#next()?.resolve(undefined)
     if (this.#count === 0) this.#allGone?.()
   }
 }

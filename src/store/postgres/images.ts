@@ -32,7 +32,7 @@ import { type Days, dayTable } from './days.ts'
 import { isTableMissing } from './failures.ts'
 import { PostgresHandle } from './logs.ts'
 import { queryImages } from './query.ts'
-import { FINISHED_SHAPE, LIVE_SHAPE } from './rows.ts'
+import { FINISHED_SHAPE, LIVE_SHAPE, withinBytes } from './rows.ts'
 import type { Session, Statement } from './session.ts'
 
 /** Rows of one statement of a checkpoint, at most. */
@@ -73,12 +73,13 @@ const LEAVE = {
 }
 const LOAD = {
   name: 'load',
-  text: `select k.at, r.sequence, r.image, r.finished_ms
+  text: `select k.at, r.sequence, ${withinBytes('r.image', 'k.at')}, r.finished_ms
     from unnest($1::text[]) with ordinality as k (key, at), lateral (
       select l.sequence, l.image, 0::float8 as finished_ms from live l where l.key = k.key
       union all
       select f.sequence, f.image, f.finished_ms from finished f where f.key = k.key
-      limit 1) r`,
+      limit 1) r
+    order by k.at`,
 }
 const due = (clock: DueClock): Statement => ({
   name: `due-${clock}`,
@@ -141,11 +142,16 @@ export class PostgresImages implements ImageStore {
   async load(keys: readonly TransactionKey[]): Promise<readonly (StoredImage | undefined)[]> {
     const found = new Array<StoredImage | undefined>(keys.length).fill(undefined)
     if (keys.length === 0) return found
-    const rows = await this.#options.reads.use('loading transactions', (session) =>
-      session.query(LOAD, [textArray(keys)]),
-    )
-    for (const [at, sequence, bytes, finishedAtMs] of rows)
-      found[(at as number) - 1] = { sequence, bytes, finishedAtMs } as StoredImage
+    await this.#options.reads.use('loading transactions', async (session) => {
+      for (let from = 0; from < keys.length; ) {
+        const rows = await session.query(LOAD, [textArray(keys.slice(from))])
+        for (const [at, sequence, bytes, finishedAtMs] of rows)
+          if (bytes !== null)
+            found[from + (at as number) - 1] = { sequence, bytes, finishedAtMs } as StoredImage
+        const cut = rows.find(([, , bytes]) => bytes === null)
+        from = cut === undefined ? keys.length : from + (cut[0] as number) - 1
+      }
+    })
     return found
   }
 

@@ -18,9 +18,10 @@ import { ArrayBuilder, ELEMENT } from './arrays.ts'
 import { Coalescer } from './coalescer.ts'
 import { Connections } from './connections.ts'
 import type { StoreIdentity } from './migrate.ts'
+import { withinBytes } from './rows.ts'
 import type { Row, Session, SessionOptions } from './session.ts'
 
-/** Segments of one look at a log, each of up to 4 MiB. */
+/** Segments of one look at a log, at most. */
 const SEGMENTS_PER_READ = 16
 /** Segments forgotten by one statement. */
 const SEGMENTS_PER_TRIM = 256
@@ -62,8 +63,9 @@ const VERIFY = { name: 'verify', text: 'select epoch, pg_is_in_recovery() from l
 const READ = {
   name: 'read',
   text: `select l.epoch, l.head, s.sequence, s.bytes from logs l
-    left join lateral (select sequence, bytes from segments
-      where log = l.log and sequence > $2 order by sequence limit ${SEGMENTS_PER_READ}) s on true
+    left join lateral (select sequence, ${withinBytes('bytes', 'sequence')} as bytes
+      from (select sequence, bytes from segments
+        where log = l.log and sequence > $2 order by sequence limit ${SEGMENTS_PER_READ}) s) s on true
     where l.log = $1 order by s.sequence`,
 }
 const FIRST = { name: 'first', text: 'select min(sequence) from segments where log = $1' }
@@ -276,6 +278,7 @@ export class PostgresHandle implements LogHandle {
       for (const [, , found, stored] of rows) {
         if (sequence === head) return
         if (found !== sequence + 1) throw this.#gap(sequence + 1, head, isMine)
+        if (stored === null) break
         sequence += 1
         yield this.#segment(sequence, stored as Uint8Array)
       }

@@ -26,13 +26,11 @@ const STORE_ID_LENGTH = 8
  * or `storeUnavailable`.
  */
 export async function migrate(options: MigrationOptions): Promise<StoreIdentity> {
-  return await withSession(options, async (session) => {
-    for (;;) {
-      const identity = await readIdentity(session, options)
-      if (identity?.format === MIGRATIONS.length) return identity
-      await migrateOnce(session, options)
-    }
-  })
+  for (;;) {
+    const identity = await withSession(options, (session) => readIdentity(session, options))
+    if (identity?.format === MIGRATIONS.length) return identity
+    await withSession({ ...options, isPatient: true }, (session) => migrateOnce(session, options))
+  }
 }
 
 /** What the store says of itself, without changing it. Rejects as `migrate`, and with `storeFormat` if it must be migrated first. */

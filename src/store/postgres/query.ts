@@ -1,18 +1,41 @@
 import type { TransactionKey } from '../../core/ids.ts'
 import type { Attributes, ImageQuery, ImageStatus, StoredImage } from '../images.ts'
-import { tagsText, withoutNul } from './rows.ts'
+import { tagsText, withinBytes, withoutNul } from './rows.ts'
 import type { Parameter, Session } from './session.ts'
 
 const ENDS: readonly ImageStatus[] = ['delivered', 'rolledBack', 'completed', 'compensated']
+
+/** A row that was asked for. */
+export interface FoundImage {
+  readonly key: TransactionKey
+  readonly stored: StoredImage
+}
+
+/** Where they stand among a statement's values and columns. */
+const AFTER = 2
+const LIMIT = 3
+const IMAGE = 2
 
 /**
  * Rows for `list`, from both tables in the order of keys. Statuses are literals, so that the planner sees which index of a few
  * has them; they are a closed set, and the texts that come of it few.
  */
-export async function queryImages(
-  session: Session,
-  query: ImageQuery,
-): Promise<{ readonly key: TransactionKey; readonly stored: StoredImage }[]> {
+export async function queryImages(session: Session, query: ImageQuery): Promise<readonly FoundImage[]> {
+  const { text, values } = statementOf(query)
+  const found: FoundImage[] = []
+  for (;;) {
+    const rows = await session.query(text, values)
+    for (const [key, sequence, bytes, finishedAtMs] of rows) {
+      if (bytes === null) break
+      found.push({ key, stored: { sequence, bytes, finishedAtMs } } as FoundImage)
+    }
+    if (rows.at(-1)?.[IMAGE] !== null) return found
+    values[AFTER] = found.at(-1)?.key as TransactionKey
+    values[LIMIT] = query.limit - found.length
+  }
+}
+
+function statementOf(query: ImageQuery): { readonly text: string; readonly values: Parameter[] } {
   const { namespace, statuses, limit } = query
   const ends = ENDS.filter((status) => statuses.includes(status))
   const lives = statuses.filter((status) => !ENDS.includes(status))
@@ -22,14 +45,9 @@ export async function queryImages(
   const sources: string[] = []
   if (statuses.length === 0 || lives.length > 0) sources.push(source('live', '0::float8', filter, lives))
   if (ends.length > 0) sources.push(source('finished', 'finished_ms', filter, ends))
-  const rows = await session.query(
-    `select key, sequence, image, finished_ms from (${sources.join(' union all ')}) r order by key limit $4`,
-    values,
-  )
-  return rows.map(([key, sequence, bytes, finishedAtMs]) => ({
-    key: key as TransactionKey,
-    stored: { sequence, bytes, finishedAtMs } as StoredImage,
-  }))
+  const text = `select key, sequence, ${withinBytes('image', 'key')}, finished_ms
+    from (${sources.join(' union all ')}) r order by key limit $4`
+  return { text, values }
 }
 
 function source(table: string, finished: string, filter: string, statuses: readonly ImageStatus[]): string {

@@ -110,6 +110,17 @@ function arraysOf(columns: readonly Column[], rows: readonly ImageRow[]): Buffer
   return arrays.map((array) => array.finish())
 }
 
+/** Bytes of images, or of segments, that one statement brings; the first may have more. As text they are twice that. */
+const BYTES_PER_READ = 4 << 20
+
+/**
+ * A column of bytes as far as those before it, in this order, leave room; null from there on. Whoever finds null asks again:
+ * what a statement brings must get here within the lease, however large the rows are.
+ */
+export const withinBytes = (column: string, order: string): string =>
+  `case when coalesce(sum(octet_length(${column})) over (order by ${order}
+    rows between unbounded preceding and 1 preceding), 0) < ${BYTES_PER_READ} then ${column} end`
+
 /** Empty text is none. */
 function putText(array: ArrayBuilder, value: string): void {
   if (value === '') array.null()

@@ -11,6 +11,8 @@ export interface SessionOptions {
   /** The shortest lease among the nodes that share the store, milliseconds. */
   readonly leaseMs: number
   readonly setTimer: Runtime['setTimer']
+  /** Whether a statement may take as long as it does, as a migration's. Default false: silence for a lease ends the session. */
+  readonly isPatient?: boolean
   /** Whether each statement is planned for the values that it has, rather than once and for all. Default false. */
   readonly plansAnew?: boolean
 }
@@ -74,6 +76,7 @@ export class Session {
   readonly #options: SessionOptions
   readonly #client: pg.Client
   #isBroken = false
+  #isSilent = false
   #warning: Error | undefined
   /** The server's process, as `pg_stat_activity` has it. */
   pid = 0
@@ -100,17 +103,30 @@ export class Session {
   /** Connects and sets it up, within the lease. Rejects with what pg says, or with `invalidArgument`, `storeUnavailable`. */
   static async open(options: SessionOptions): Promise<Session> {
     const session = new Session(options)
-    const cancel = options.setTimer(() => session.destroy(), options.leaseMs)
+    const answered = session.#expectAnswer()
     try {
       await session.#client.connect()
       await session.#setUp()
       return session
     } catch (error) {
       session.destroy()
-      throw error
+      throw session.#failure(error)
     } finally {
-      cancel()
+      answered()
     }
+  }
+
+  /** Cuts it unless what is returned is called within the lease: a connection that swallows everything says nothing of it. */
+  #expectAnswer(): () => void {
+    const { leaseMs, setTimer } = this.#options
+    return setTimer(() => {
+      this.#isSilent = true
+      this.destroy()
+    }, leaseMs)
+  }
+
+  #failure(error: unknown): unknown {
+    return this.#isSilent ? new Error(`no answer for ${this.#options.leaseMs} ms`, { cause: error }) : error
   }
 
   async #setUp(): Promise<void> {
@@ -162,12 +178,15 @@ export class Session {
 
   async #run(statement: Statement | string, values: readonly Parameter[]): Promise<pg.QueryArrayResult> {
     const named = typeof statement === 'string' ? { text: statement } : statement
+    const answered = this.#options.isPatient ? undefined : this.#expectAnswer()
     try {
       return await this.#client.query({ ...named, values: values as unknown[], rowMode: 'array' })
     } catch (error) {
       // What is left of a session after an error, no two errors agree on: a new one is a few milliseconds.
       this.#isBroken = true
-      throw error
+      throw this.#failure(error)
+    } finally {
+      answered?.()
     }
   }
 

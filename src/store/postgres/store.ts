@@ -1,7 +1,7 @@
 /**
- * The PostgreSQL store: one schema of one database, which many nodes share. Each log has a connection for its appends; beside
- * those a node has a few for checkpoints, reading, lists, claims and the directory, so that none waits for another: 15 and one
- * for each log that it owns, at most.
+ * The PostgreSQL store: one schema of one database, which many nodes share. A node's logs append by one connection together,
+ * and each has one of its own, for what it can't wait with the others for; beside those there are a few for checkpoints,
+ * reading, lists, claims and the directory, so that none waits for another: 16 and one for each log that it owns, at most.
  */
 import { EscrowError } from '../../core/errors.ts'
 import { PostgresUrl } from '../../core/postgres-url.ts'

@@ -113,7 +113,7 @@ export class Door {
     const { logs } = this.#options
     const log = logs.logOf(id)
     const driver = logs.at(log)
-    if (driver === undefined) return this.#elsewhere(log, id, operation, asked)
+    if (driver === undefined) return this.#elsewhere(log, operation, asked)
     const command = this.#commandOf(operation, namespace, id)
     const { op } = operation
     driver.submit(
@@ -177,18 +177,16 @@ export class Door {
     })
   }
 
-  /** Has the node do it that has the log: one hop. */
+  /** Has the node do it that has the log, as it was asked: one hop. That one mints what has no id, in a log of its own. */
   #elsewhere(
     log: number,
-    id: TransactionId,
     operation: Exclude<OperationRequest, { op: 'list' }>,
     { reply, options }: Asked,
   ): void {
     const { cluster, absent } = this.#options
     const owner = options.isForwarded === true ? undefined : cluster?.ownerOf(log)
     if (cluster === undefined || owner === undefined) throw absent()
-    const request = { ...operation.request, id }
-    cluster.peers.forward(owner, { op: operation.op, request } as OperationRequest, reply, options)
+    cluster.peers.forward(owner, operation, reply, options)
   }
 
   async #list(namespace: Namespace, request: ListRequest, reply: Reply): Promise<void> {

@@ -2,9 +2,11 @@ import { describe, expect, test } from 'vitest'
 import { EscrowError } from '../../src/core/errors.ts'
 import { type Namespace, SLOTS, slotOf } from '../../src/core/ids.ts'
 import { assign } from '../../src/engine/assignment.ts'
+import { noteOwner, readCluster } from '../../src/engine/cluster-entries.ts'
 import { Liveness } from '../../src/engine/liveness.ts'
+import { openMemoryStore } from '../../src/store/memory.ts'
 import { ClusterWorld, LEASE_MS, type Node } from './cluster-world.ts'
-import { gate, prepareOf } from './world.ts'
+import { failing, gate, prepareOf } from './world.ts'
 
 /** What the issue allows a takeover beside the lease. */
 const BESIDE_LEASE_MS = 2_000
@@ -211,6 +213,151 @@ describe('a cluster', () => {
     expect(world.owned()).toEqual(before)
     expect(world.disk.logs.map(({ row }) => row.epoch)).toEqual(epochs)
     for (const { engine } of world.nodes.values()) expect(engine.health().state).toBe('ready')
+  })
+})
+
+describe('handing a log over', () => {
+  test('begins nothing that would be lost, and lets what is under way end', async () => {
+    const world = await openCluster(['a:1'], 4)
+    world.participants.deliver = async () => {
+      await new Promise<void>((resolve) => world.clock.setTimer(resolve, 300))
+      return { outcome: 'delivered', error: '' }
+    }
+    // Of one key one after the other: each end would begin the next.
+    const keys = Array.from({ length: 16 }, (_, customer) => String(customer * 7_919))
+    const ids: string[] = []
+    for (const orderingKey of keys)
+      for (let order = 0; order < 12; order++) ids.push((await world.prepare({ orderingKey })).id)
+    for (const id of ids) world.ask('commit', { id })
+    await world.startNode('b:1')
+    await world.balanced()
+    await world.clock.advance(10_000)
+    const brought = world.participants.deliveries.map(({ request }) => request.transactionId)
+    expect(brought.toSorted()).toEqual(ids.toSorted())
+  })
+
+  test('refuses what is asked meanwhile, so that it may be asked elsewhere', async () => {
+    const world = await openCluster(['a:1'], 2)
+    const [a] = [...world.nodes.values()]
+    world.participants.deliver = async () => {
+      await new Promise<void>((resolve) => world.clock.setTimer(resolve, 1_500))
+      return { outcome: 'delivered', error: '' }
+    }
+    const ids = idsOf(20)
+    for (const id of ids) await world.call('prepare', prepareOf({ id }))
+    for (const id of ids) world.ask('commit', { id })
+    await world.startNode('b:1')
+    await world.clock.advance(700)
+    const answers = ids.map((id) => world.ask('get', { id }, { of: a as Node }))
+    await world.clock.advance(100)
+    expect(answers.filter(({ error }) => error?.code === 'notOwner').length).toBeGreaterThan(2)
+    await world.balanced()
+  })
+})
+
+describe('what nodes know of each other', () => {
+  test('a claim that is older than the one that is noted is not noted', async () => {
+    const { directory } = openMemoryStore()
+    const noted = async (): Promise<string | undefined> => (await readCluster(directory)).owners.get(3)?.node
+    await noteOwner(directory, 3, { node: 'b:1', incarnation: 'b', epoch: 2 })
+    await noteOwner(directory, 3, { node: 'a:1', incarnation: 'a', epoch: 1 })
+    expect(await noted()).toBe('b:1')
+    await noteOwner(directory, 3, { node: '', incarnation: '', epoch: 2 })
+    expect(await noted()).toBe('')
+  })
+
+  test('what was sent on once is not sent on again', async () => {
+    const world = await openCluster(['a:1', 'b:1', 'c:1'])
+    const [a] = [...world.nodes.values()]
+    const id = idsOf(50).find((each) => !world.owned()['a:1']?.includes(logOf(world, each))) as string
+    const errors: (string | undefined)[] = []
+    a?.engine.request({ op: 'get', request: { id } }, (error) => void errors.push(error?.code), {
+      deadlineMs: world.clock.now() + 10_000,
+      fresh: false,
+      isForwarded: true,
+    })
+    await world.clock.advance(100)
+    expect(errors).toEqual(['notOwner'])
+    expect(await world.codeOf('get', { id })).toBe('notFound')
+  })
+
+  test('what begins without an id is minted by the node that has its log', async () => {
+    const world = await openCluster(['a:1', 'b:1'])
+    for (const of of world.nodes.values()) {
+      for (let customer = 0; customer < 20; customer++) {
+        const orderingKey = `customer ${customer}`
+        const { id } = await world.call('prepare', prepareOf({ orderingKey }), { of })
+        expect(id).toContain(`{${encodeURIComponent(orderingKey)}}`)
+      }
+    }
+  })
+
+  test('a node that slept past its lease drives nothing that others have by now', async () => {
+    const world = await openCluster(['a:1', 'b:1'])
+    const [a] = [...world.nodes.values()]
+    const thaw = (a as Node).freeze()
+    world.nodes.delete('a:1')
+    await world.balanced()
+    thaw()
+    // One look, and nothing that would come upon the fence by itself.
+    world.hook = failing('checkpoint', 'before')
+    await world.clock.advance(LEASE_MS / 10 + 50)
+    const mine = a?.engine.nodes().nodes.find(({ node }) => node === 'a:1')?.logs ?? []
+    for (const { log, epoch } of mine) expect(epoch, `log ${log}`).toBe(world.disk.logs[log]?.row.epoch)
+  })
+
+  test('what failed about a log is forgotten with the log', async () => {
+    const world = await openCluster(['a:1', 'b:1'], 4)
+    const [a, b] = [...world.nodes.values()]
+    const id = idsOf(50).find((each) => world.owned()['a:1']?.includes(logOf(world, each))) as string
+    const log = logOf(world, id)
+    await world.call('prepare', prepareOf({ id }))
+    world.hook = failing('append', 'before')
+    world.ask('rollback', { id }, { of: a as Node })
+    await world.clock.advance(300)
+    expect(a?.engine.health().state).toBe('degraded')
+    // Somebody else has it, as after a cut between this node and the store.
+    const store = openMemoryStore(world.disk)
+    const { claimed } = await store.log.claim(log)
+    const known = (await readCluster(store.directory)).nodes.get(b?.name ?? '')?.value
+    const incarnation = known?.incarnation ?? ''
+    await noteOwner(store.directory, log, { node: b?.name ?? '', incarnation, epoch: claimed.epoch })
+    await world.clock.until(() => !world.owned()['a:1']?.includes(log))
+    expect(a?.engine.health()).toEqual({ state: 'ready', reason: '' })
+  })
+
+  test('names are read in the end, however often the store fails at it', async () => {
+    const world = await openCluster(['a:1'], 2)
+    const told: string[] = []
+    await world.startNode('b:1', { onListener: ({ url }) => told.push(url) })
+    const [a] = [...world.nodes.values()]
+    const names = { checkers: [], handlers: ['take'], databaseId: '' }
+    let isKnown = false
+    void a?.engine.registerUrl('default' as Namespace, 'returns', 'http://returns:1', names).then(() => {
+      isKnown = true
+    })
+    await world.clock.until(() => isKnown)
+    // Looks at the cluster are one list, and get through; names are four.
+    let lists = 0
+    world.hook = ({ method, moment }) => {
+      if (method !== 'list' || moment !== 'before') return
+      lists += 1
+      if (lists % 3 !== 0) throw new EscrowError('storeUnavailable', 'away')
+    }
+    await world.clock.advance(3_000)
+    expect(told).toEqual([])
+    world.hook = () => {}
+    await world.clock.advance(2_000)
+    expect(told).toContain('http://returns:1')
+  })
+
+  test('a list is as new as the logs of all nodes', async () => {
+    const world = await openCluster(['a:1', 'b:1'])
+    await world.clock.advance(10_000)
+    for (const of of world.nodes.values()) {
+      const { asOfMs } = await world.call('list', {}, { of })
+      expect(world.clock.now() - asOfMs).toBeLessThan(10_000)
+    }
   })
 })
 

@@ -3,36 +3,18 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, onTestFinished, test } from 'vitest'
 import { seeded } from '../harness/seed.ts'
 import { service } from '../services/require.ts'
-import { type Cluster, LEASE_MS, openCluster, readyNode, sagasBalance } from './cluster.ts'
+import { disturb, LEASE_MS, openCluster, readyNode, sagasBalance } from './cluster.ts'
 import { balances } from './shop.ts'
 
 const postgres = await service('postgres')
-const doneMsMax = 280_000
 /** Of each kind; `CLUSTER_COUNT` asks for more. */
 const count = Number(process.env.CLUSTER_COUNT ?? 4_000)
-
-/** Disturbs a load until it has ended; answers how often. */
-async function disturb(cluster: Cluster, one: () => Promise<void>, timesMax = 40): Promise<number> {
-  const programs = await Promise.all([cluster.messages(count), cluster.sagas(count)])
-  let isDone = false
-  const done = Promise.all(programs.map((program) => program.said(/done/, doneMsMax))).finally(() => {
-    isDone = true
-  })
-  let times = 0
-  while (!isDone && times < timesMax) {
-    await one()
-    times += 1
-  }
-  await done
-  for (const { output } of programs) expect(output).not.toMatch(/ended as|failed:/)
-  return times
-}
 
 test(`killed at random during ${count} messages and as many sagas: each has one outcome, each effect once`, async () => {
   const { random, between } = seeded('cluster killed')
   const cluster = await openCluster(postgres, { name: 'killed_nodes' })
   onTestFinished(() => cluster.close())
-  const kills = await disturb(cluster, async () => {
+  const kills = await disturb(cluster, { count }, async () => {
     await sleep(between(200, 3_000))
     const node = cluster.nodes[Math.floor(random() * cluster.nodes.length)]!
     await node.kill()
@@ -52,7 +34,7 @@ test('stopped past their leases (SIGSTOP), and going on as zombies: nothing is d
   const { random, between } = seeded('cluster stopped')
   const cluster = await openCluster(postgres, { name: 'stopped_nodes' })
   onTestFinished(() => cluster.close())
-  const stops = await disturb(cluster, async () => {
+  const stops = await disturb(cluster, { count }, async () => {
     await sleep(between(200, 2_000))
     const { program } = cluster.nodes[Math.floor(random() * cluster.nodes.length)]!
     program.pause()

@@ -7,7 +7,7 @@ import { until } from '../harness/until.ts'
 import { startFaultProxy } from '../services/fault-proxy.ts'
 import type { PostgresService } from '../services/postgres.ts'
 import { service } from '../services/require.ts'
-import { type Cluster, LEASE_MS, openCluster, readyNode, sagasBalance } from './cluster.ts'
+import { type Cluster, disturb, LEASE_MS, openCluster, readyNode, sagasBalance } from './cluster.ts'
 import { balances } from './shop.ts'
 
 /** The services' own databases. */
@@ -15,7 +15,6 @@ const postgres = await service('postgres')
 /** The one that the nodes share, which is killed. */
 const shared = await service('postgres')
 const count = Number(process.env.CLUSTER_COUNT ?? 3_000)
-const doneMsMax = 280_000
 
 /** The databases of the services on one server, the store on another. */
 const apart = (url: string, name: string): string => {
@@ -37,19 +36,6 @@ async function open(name: string, through: (url: string) => string = (url) => ur
   return cluster
 }
 
-async function disturb(cluster: Cluster, one: () => Promise<void>, timesMax = 40): Promise<number> {
-  const programs = await Promise.all([cluster.messages(count), cluster.sagas(count)])
-  let isDone = false
-  const done = Promise.all(programs.map((program) => program.said(/done/, doneMsMax))).finally(() => {
-    isDone = true
-  })
-  let times = 0
-  for (; !isDone && times < timesMax; times++) await one()
-  await done
-  for (const { output } of programs) expect(output).not.toMatch(/ended as|failed:/)
-  return times
-}
-
 async function balance(cluster: Cluster): Promise<void> {
   await until('a node is ready', async () => (await fetch(`${readyNode(cluster).http}/readyz`)).ok, 30_000)
   await balances(cluster.shop, readyNode(cluster), count)
@@ -60,7 +46,7 @@ async function balance(cluster: Cluster): Promise<void> {
 test('killed and started again, and stopped in its tracks: nothing is lost, nothing done twice', async () => {
   const { random, between } = seeded('store killed')
   const cluster = await open('dead_store')
-  const times = await disturb(cluster, async () => {
+  const times = await disturb(cluster, { count }, async () => {
     await sleep(between(300, 2_500))
     if (random() < 0.6) {
       await shared.kill()
@@ -82,7 +68,7 @@ test('connections to it that are cut, reset and black-holed: what is unknown is 
   const proxy = await startFaultProxy({ target: { host: '127.0.0.1', port: shared.port } })
   onTestFinished(() => proxy.close())
   const cluster = await open('cut_store', (url) => proxy.through(url))
-  const times = await disturb(cluster, async () => {
+  const times = await disturb(cluster, { count }, async () => {
     await sleep(between(100, 1_000))
     const fault = (['cutUp', 'cutDown', 'reset', 'blackhole'] as const)[Math.floor(random() * 4)]
     if (fault === 'reset') proxy.reset()
@@ -118,29 +104,25 @@ for (const [moment, lock] of Object.entries(moments)) {
     const name = `in_${moment.split(' ')[1]}`
     const cluster = await open(name)
     const url = apart(await shared.database('postgres'), `${name}_store`)
-    const times = await disturb(
-      cluster,
-      async () => {
-        await sleep(300)
-        const [node] = cluster.nodes
-        const view = await node!.ask('ListNodes', {})
-        const mine = view.nodes.find((each: { node: string }) => each.node === node!.grpc)?.logs ?? []
-        const logs = mine.map((each: { log?: number }) => each.log ?? 0)
-        const client = new Client({ connectionString: url })
-        client.on('error', () => {})
-        await client.connect()
-        await client.query('begin')
-        await client.query("set local lock_timeout = '1s'")
-        await client.query(lock, lock.includes('$1') ? [logs] : []).catch(() => {})
-        // Whatever the node sends now waits behind the lock.
-        await sleep(150)
-        node!.program.pause()
-        await client.end()
-        await sleep(LEASE_MS + 1_500)
-        node!.program.resume()
-      },
-      4,
-    )
+    const times = await disturb(cluster, { count, timesMax: 4 }, async () => {
+      await sleep(300)
+      const [node] = cluster.nodes
+      const view = await node!.ask('ListNodes', {})
+      const mine = view.nodes.find((each: { node: string }) => each.node === node!.grpc)?.logs ?? []
+      const logs = mine.map((each: { log?: number }) => each.log ?? 0)
+      const client = new Client({ connectionString: url })
+      client.on('error', () => {})
+      await client.connect()
+      await client.query('begin')
+      await client.query("set local lock_timeout = '1s'")
+      await client.query(lock, lock.includes('$1') ? [logs] : []).catch(() => {})
+      // Whatever the node sends now waits behind the lock.
+      await sleep(150)
+      node!.program.pause()
+      await client.end()
+      await sleep(LEASE_MS + 1_500)
+      node!.program.resume()
+    })
     console.log(`${times} times`)
     expect(times).toBeGreaterThanOrEqual(1)
     await balance(cluster)

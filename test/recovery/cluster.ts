@@ -89,6 +89,26 @@ export async function openCluster(
   }
 }
 
+const DONE_MS_MAX = 280_000
+
+/** Puts so many messages and as many sagas on a cluster, and disturbs them until they have ended; answers how often. */
+export async function disturb(
+  cluster: Cluster,
+  { count, timesMax = 40 }: { readonly count: number; readonly timesMax?: number },
+  one: () => Promise<void>,
+): Promise<number> {
+  const programs = await Promise.all([cluster.messages(count), cluster.sagas(count)])
+  let isDone = false
+  const done = Promise.all(programs.map((program) => program.said(/done/, DONE_MS_MAX))).finally(() => {
+    isDone = true
+  })
+  let times = 0
+  for (; !isDone && times < timesMax; times++) await one()
+  await done
+  for (const { output } of programs) expect(output).not.toMatch(/ended as|failed:/)
+  return times
+}
+
 /**
  * Waits until every saga has ended, and holds the ledger to the rules: each is completed or undone (I7), each effect was made
  * once, what was done before the pivot is undone in reverse where it was undone at all, and nothing behind it (I4).

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { EscrowError } from '../../src/core/errors.ts'
 import type { LogHandle } from '../../src/store/log.ts'
-import type { PostgresStore } from '../../src/store/postgres/store.ts'
+import type { Store } from '../../src/store/store.ts'
 import { service } from '../services/require.ts'
 import { sequencesOf } from '../store/contract-bench.ts'
 import { checkpointOf, key, NOON_MS, rowOf, segmentOf } from '../store/contract-fixtures.ts'
@@ -31,12 +31,12 @@ async function known<T>(call: () => Promise<T>): Promise<T> {
 
 /** One log's writer: a transaction begins and ends with each segment, and lives until the one after. */
 class Writer {
-  readonly #store: PostgresStore
+  readonly #store: Store
   readonly handle: LogHandle
   sequence = 0
   isOver = false
 
-  constructor(store: PostgresStore, handle: LogHandle) {
+  constructor(store: Store, handle: LogHandle) {
     this.#store = store
     this.handle = handle
   }

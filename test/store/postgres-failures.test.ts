@@ -2,7 +2,7 @@ import { crc32 } from 'node:zlib'
 import type { Client } from 'pg'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { Segment } from '../../src/store/log.ts'
-import type { PostgresStore } from '../../src/store/postgres/store.ts'
+import type { Store } from '../../src/store/store.ts'
 import { service } from '../services/require.ts'
 import { appendAll, sequencesOf } from './contract-bench.ts'
 import { checkpointOf, key, NOON_MS, rowOf, segmentOf } from './contract-fixtures.ts'
@@ -11,7 +11,7 @@ import { PostgresWorld } from './postgres-world.ts'
 const postgres = await service('postgres')
 const world = new PostgresWorld(postgres)
 
-let store: PostgresStore
+let store: Store
 let client: Client
 
 beforeEach(async () => {
@@ -318,12 +318,5 @@ describe('transactions, for whoever speaks SQL', () => {
     expect(await store.images.query({ namespace: "o'neil", statuses: [], after: "'\0", limit: 1 })).toEqual(
       [],
     )
-  })
-
-  test('the rows of all logs and the clock of the server are told', async () => {
-    await appendAll(await store.log.claim(3), 1, 2)
-    const states = await store.logStates()
-    expect(states[3]).toEqual({ log: 3, epoch: 1, head: 2, checkpointed: 0, clock: { wallMs: 0, logMs: 0 } })
-    expect(Math.abs((await store.serverNow()) - Date.now())).toBeLessThan(60_000)
   })
 })

@@ -2,11 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import { systemRuntime } from '../../src/runtime.ts'
-import {
-  openPostgresStore,
-  type PostgresStore,
-  type PostgresStoreOptions,
-} from '../../src/store/postgres/store.ts'
+import { openPostgresStore, type PostgresStoreOptions } from '../../src/store/postgres/store.ts'
+import type { Store } from '../../src/store/store.ts'
 import { type FaultProxy, startFaultProxy } from '../services/fault-proxy.ts'
 import type { PostgresService } from '../services/postgres.ts'
 import { NOON_MS } from './contract-fixtures.ts'
@@ -40,7 +37,7 @@ export class PostgresWorld {
   }
 
   /** Opens the store. */
-  async store(options: Partial<PostgresStoreOptions> = {}): Promise<PostgresStore> {
+  async store(options: Partial<PostgresStoreOptions> = {}): Promise<Store> {
     const { setTimer } = systemRuntime
     const random = (bytes: number): Uint8Array => randomBytes(bytes)
     const store = await openPostgresStore({

@@ -337,21 +337,6 @@ export class PostgresHandle implements LogHandle {
   }
 }
 
-/** A log, as operators see it. */
-export interface LogState extends LogRow {
-  readonly log: number
-}
-
-const LOGS = {
-  name: 'logs',
-  text: 'select log, epoch, head, checkpointed, wall_ms, log_ms from logs order by log',
-}
-
-/** The rows of all logs, in their order. */
-export async function logStates(session: Session): Promise<readonly LogState[]> {
-  return (await session.query(LOGS)).map(([log, ...row]) => ({ log: log as number, ...logRow(row) }))
-}
-
 function logRow([epoch, head, checkpointed, wallMs, logMs]: Row): LogRow {
   const clock = { wallMs, logMs } as LogClock
   return { epoch: epoch as number, head: head as number, checkpointed: checkpointed as number, clock }

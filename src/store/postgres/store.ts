@@ -11,7 +11,7 @@ import { Connections } from './connections.ts'
 import { Days } from './days.ts'
 import { PostgresDirectory } from './directory.ts'
 import { PostgresImages } from './images.ts'
-import { type LogState, logStates, PostgresLogs } from './logs.ts'
+import { PostgresLogs } from './logs.ts'
 import { identify, type MigrationOptions, migrate } from './migrate.ts'
 
 /** What the PostgreSQL store takes. */
@@ -35,14 +35,6 @@ export interface PostgresStoreOptions {
   readonly setTimer: Runtime['setTimer']
 }
 
-/** A store that others have open too. */
-export interface PostgresStore extends Store {
-  /** The rows of all logs, in their order, whoever owns them. */
-  logStates(): Promise<readonly LogState[]>
-  /** The server's wall clock, milliseconds since the Unix epoch: what all nodes have in common. */
-  serverNow(): Promise<number>
-}
-
 const DAY_MS = 86_400_000
 const LOGS = 16
 const LOGS_MAX = 1_024
@@ -61,14 +53,12 @@ const CONTROL_CONNECTIONS = 2
 /** A drop may wait for a long report: what is made or dropped besides waits with it, and nothing else does. */
 const DAY_CONNECTIONS = 1
 
-const NOW = { name: 'now', text: 'select extract(epoch from clock_timestamp())::float8 * 1000' }
-
 /**
  * Opens the store in a database, or makes it. Rejects with `invalidArgument` (an option, a password, a database that isn't
  * there, a schema that is somebody else's, a pooler, fsync = off), `storeUnavailable` (try again), `storeFormat` (written by a
  * newer version; or by an older one, and `migrate` is false).
  */
-export async function openPostgresStore(options: PostgresStoreOptions): Promise<PostgresStore> {
+export async function openPostgresStore(options: PostgresStoreOptions): Promise<Store> {
   const { now } = options
   const retentionMs = bounded(
     'retentionMs',
@@ -89,11 +79,6 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
     log,
     images: new PostgresImages({ checkpoints, reads, lists, days: new Days(forDays), retentionMs, now }),
     directory: new PostgresDirectory(control),
-    logStates: () => control.use('reading the logs', logStates),
-    serverNow: async () => {
-      const rows = await control.use("reading the server's clock", (session) => session.query(NOW))
-      return rows[0]?.[0] as number
-    },
     close: async () => {
       const all = [checkpoints, reads, lists, claims, control, forDays]
       await Promise.all([log.close(), ...all.map((connections) => connections.close())])

@@ -10,7 +10,8 @@ import { isSaga, transactionStatusOf } from '../../../src/core/transaction.ts'
 import { factsOf } from '../../../src/engine/facts.ts'
 import { systemRuntime } from '../../../src/runtime.ts'
 import { MIGRATIONS } from '../../../src/store/postgres/schema.ts'
-import { openPostgresStore, type PostgresStore } from '../../../src/store/postgres/store.ts'
+import { openPostgresStore } from '../../../src/store/postgres/store.ts'
+import type { Store } from '../../../src/store/store.ts'
 import { attributesOf, decodeTransactionImage } from '../../../src/store/transaction-record.ts'
 import { startPostgres } from '../../services/postgres.ts'
 import { checkpointOf, NOON_MS, rowOf, segmentOf } from '../contract-fixtures.ts'
@@ -27,7 +28,7 @@ interface Stored {
 const ENDS = new Set(['delivered', 'rolledBack', 'completed', 'compensated'])
 
 /** What the release's transactions look like as rows, half of them due, and a tail behind them. */
-async function fill(store: PostgresStore): Promise<void> {
+async function fill(store: Store): Promise<void> {
   const { segment, transactions }: Stored = JSON.parse(
     readFileSync(join(import.meta.dirname, `${release}.json`), 'utf8'),
   )

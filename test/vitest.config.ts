@@ -7,7 +7,7 @@ const root = join(import.meta.dirname, '..')
  * Folders below test/ that start real processes, kill them, or run for long. They come last and one file at a
  * time, so that a mistake in a fast test is known in seconds and a crash test isn't disturbed by a neighbour.
  */
-const slowFolders = ['recovery', 'faults', 'pack', 'examples', 'simulation']
+const slowFolders = ['broker', 'recovery', 'faults', 'pack', 'examples', 'simulation']
 const slow = slowFolders.map((folder) => `test/${folder}/**/*.test.ts`)
 
 /** How long anything is waited for where nothing is said of time: many times what a busy machine makes of it. */

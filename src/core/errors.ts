@@ -52,6 +52,12 @@ export const ERROR_CODES = {
     'The pivot was sent, so that the saga only goes forward: wait for its end, and undo it by another transaction.',
   ),
   alreadyEnded: refused('The saga has ended, so that nothing reaches it any more: see how with `get`.'),
+  notDurable: refused(
+    'Change the setting of the topic that the message names, or ask for less `durability` of its broker in escrow.config.ts.',
+  ),
+  brokerRefused: refused(
+    'Correct the credentials, the permissions or the TLS options of the broker in escrow.config.ts.',
+  ),
   unsupported: refused('This kind of transaction has no such operation: see the table in the README.'),
   unauthorized: refused('Give credentials that allow this operation.'),
   wouldNotShareTransaction: refused(
@@ -70,6 +76,9 @@ export const ERROR_CODES = {
   ),
   notOwner: unavailable('Try again: another node owns this transaction now.'),
   storeUnavailable: unavailable('Try again with backoff; see that the store is up and has room.'),
+  brokerUnavailable: unavailable(
+    'Try again with backoff: see that the broker is up, and that its address in escrow.config.ts is right.',
+  ),
   shuttingDown: unavailable('Connect again: this coordinator is stopping.'),
   disconnected: unavailable('The connection was lost before the request left: try again.'),
   deadlineExceeded: unavailable(

@@ -82,6 +82,7 @@ class Lane {
 function toDelivery(outcome: PublishOutcome | undefined): DeliveryOutcome {
   if (outcome === undefined) return { outcome: 'unknown', error: 'the broker told no outcome' }
   if (outcome.outcome === 'published') return { outcome: 'delivered', error: '' }
+  if (outcome.outcome === 'unreachable') return { outcome: 'noSession', error: outcome.error }
   return { outcome: outcome.outcome, error: outcome.error }
 }
 

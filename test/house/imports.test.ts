@@ -37,7 +37,24 @@ const table: Readonly<Record<string, Part>> = {
     packages: ['lmdb', 'pg', 'node:*'],
   },
   'broker port': { files: /^broker\/broker\.ts$/, parts: ['core'], packages: [] },
-  'broker adapters': { files: /^broker\//, parts: ['core', 'broker port'], packages: ['node:*'] },
+  // What every adapter writes and reads alike.
+  'broker headers': { files: /^broker\/headers\.ts$/, parts: ['core', 'broker port'], packages: [] },
+  // Each client of a broker is an optional peer of the package, imported by its adapter alone.
+  'broker adapters': {
+    files: /^broker\//,
+    parts: ['core', 'broker port', 'broker headers'],
+    packages: [
+      'node:*',
+      'kafkajs',
+      '@platformatic/kafka',
+      'rocketmq-client-nodejs',
+      'amqplib',
+      '@redis/client',
+      '@nats-io/transport-node',
+      '@nats-io/jetstream',
+      'pg',
+    ],
+  },
   // grpc-js for the session's stream and for the mapping of errors, which both sides of it need.
   wire: { files: /^wire\//, parts: ['core'], packages: ['@bufbuild/protobuf', '@grpc/grpc-js', 'node:*'] },
   // Hashing is a pure function; lint keeps the randomness of node:crypto out.

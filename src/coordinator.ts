@@ -114,6 +114,7 @@ class AssembledCoordinator implements Coordinator {
   readonly #dependencies: CoordinatorDependencies
   /** Opened, and not taken over by the engine yet. */
   #opened: Store | undefined
+  #outlet: DestinationOutlet | undefined
   #engine: Engine | undefined
   #requests: PatientRequests | undefined
   #peers: PeerLinks | undefined
@@ -220,7 +221,13 @@ class AssembledCoordinator implements Coordinator {
     for (const [name, make] of brokers) this.#brokers.set(name, await makeBroker(name, make))
     // Before anything listens, so that a second process is told about the store and not about a port.
     this.#opened = await this.#openStore()
-    const engine = this.#makeEngine()
+    this.#outlet = new DestinationOutlet({
+      participants: this.#participants,
+      brokers: this.#brokers,
+      runtime: this.#runtime,
+      log: this.#log,
+    })
+    const engine = this.#makeEngine(this.#outlet)
     this.#engine = engine
     this.#requests = new PatientRequests({
       coordination: engine,
@@ -245,7 +252,7 @@ class AssembledCoordinator implements Coordinator {
     }
   }
 
-  #makeEngine(): Engine {
+  #makeEngine(outlet: DestinationOutlet): Engine {
     const { limits, sagaLimits, checkBack, retry, namespaces, retentionMs, sagas, participantLimits } =
       this.#config
     const { store, cluster } = this.#config
@@ -256,7 +263,7 @@ class AssembledCoordinator implements Coordinator {
         this.#opened = undefined
         return opened ?? this.#openStore()
       },
-      outlet: new DestinationOutlet(this.#participants, this.#brokers, this.#runtime),
+      outlet,
       stepOutlet: this.#participants,
       sagas: [...sagas.values()].map(({ program }) => program),
       sagaLimits,
@@ -265,7 +272,7 @@ class AssembledCoordinator implements Coordinator {
       limits,
       defaults: { checkBack, retry },
       namespaces,
-      brokers: [...this.#brokers.keys()],
+      brokers: this.#brokers,
       retentionMs,
       participantLimits,
       bounds: { ...(isShared && { provenMsMax: cluster.leaseMs / 2 }), ...this.#dependencies.bounds },
@@ -346,6 +353,7 @@ class AssembledCoordinator implements Coordinator {
     await this.#engine?.stop()
     this.#peers?.close()
     await this.#opened?.close()
+    this.#outlet?.close()
     for (const [name, broker] of this.#brokers) {
       await broker
         .close()

@@ -2,6 +2,7 @@ import type { ListRequest, OperationRequest, PrepareRequest, StartRequest } from
 import type { Limits } from '../core/envelope.ts'
 import { type ErrorCode, EscrowError } from '../core/errors.ts'
 import {
+  type Destination,
   isMintedId,
   type Namespace,
   parseNamespace,
@@ -22,12 +23,14 @@ import type { Names } from './names.ts'
 import type { Programs } from './programs.ts'
 import { commandOf, type PolicyDefaults, parsePrepare } from './requests.ts'
 import { parseStart, sagaCommandOf, slipOf } from './saga-requests.ts'
+import type { Topics } from './topics.ts'
 
 /** What the door of one opened store leads to. */
 export interface DoorOptions {
   readonly store: Store
   readonly logs: Logs
   readonly names: Names
+  readonly topics: Topics
   readonly programs: Programs
   /** Undefined where this node has the store to itself. */
   readonly cluster: Cluster | undefined
@@ -88,12 +91,41 @@ export class Door {
     try {
       this.#take(operation, reply, options)
     } catch (thrown) {
-      const { readNames } = this.#options
       const error = EscrowError.from(thrown)
-      if (readNames === undefined || !MAY_BE_KNOWN_BY_NOW.has(error.code)) throw error
-      readNames()
-        .then(() => this.#take(operation, reply, options))
-        .catch((again) => reply(EscrowError.from(again)))
+      if (!this.#mayLearn(error)) throw error
+      void this.#takeLearnt(error, operation, reply, options)
+    }
+  }
+
+  /** Whether what was refused may be known a moment later: another node has registered the name, or a topic is new. */
+  #mayLearn({ code, details }: EscrowError): boolean {
+    if (!MAY_BE_KNOWN_BY_NOW.has(code)) return false
+    return details.topic !== undefined || this.#options.readNames !== undefined
+  }
+
+  /** Learns what was missing, and takes the request then; each look is made once, so this comes to an end. */
+  async #takeLearnt(first: EscrowError, operation: OperationRequest, reply: Reply, options: RequestOptions) {
+    const { readNames, topics } = this.#options
+    const learnt = new Set<string>()
+    // It may have been sent again meanwhile, and be over by now: so it is looked up.
+    const later = { ...options, fresh: false }
+    let error = first
+    try {
+      for (;;) {
+        const topic = error.details.topic ?? ''
+        if (learnt.has(topic)) throw error
+        learnt.add(topic)
+        if (topic !== '') await topics.register(topic as Destination)
+        else await readNames?.()
+        try {
+          return this.#take(operation, reply, later)
+        } catch (thrown) {
+          error = EscrowError.from(thrown)
+          if (!this.#mayLearn(error)) throw error
+        }
+      }
+    } catch (thrown) {
+      reply(EscrowError.from(thrown))
     }
   }
 
@@ -146,7 +178,7 @@ export class Door {
   }
 
   #prepare(request: PrepareRequest, namespace: Namespace, id: TransactionId): TransactionCommand {
-    const { names, logs, limits, defaults } = this.#options
+    const { names, topics, logs, limits, defaults } = this.#options
     const executionId = logs.execution()
     const head = parsePrepare(request, {
       namespace,
@@ -157,7 +189,10 @@ export class Door {
       defaults,
     })
     names.checkChecker(namespace, head.checker)
-    for (const { destination } of head.messages) names.checkDestination(namespace, destination)
+    for (const message of head.messages) {
+      names.checkDestination(namespace, message.destination)
+      topics.checkMessage(message, head.orderingKey)
+    }
     return { type: 'prepareMessage', head }
   }
 

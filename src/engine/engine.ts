@@ -1,3 +1,4 @@
+import type { Broker } from '../broker/broker.ts'
 import type { OperationRequest, Registration } from '../core/api.ts'
 import type { Limits } from '../core/envelope.ts'
 import { EscrowError } from '../core/errors.ts'
@@ -27,6 +28,7 @@ import type { NodeInfo } from './peers.ts'
 import { Programs } from './programs.ts'
 import type { PolicyDefaults } from './requests.ts'
 import type { StepOutlet } from './step-outlet.ts'
+import { Topics } from './topics.ts'
 
 /** What the engine is made of. */
 export interface EngineOptions {
@@ -43,8 +45,8 @@ export interface EngineOptions {
   readonly limits: Limits
   readonly defaults: PolicyDefaults
   readonly namespaces: readonly string[]
-  /** The names of the brokers that are configured. */
-  readonly brokers: readonly string[]
+  /** The brokers that are configured, by name. */
+  readonly brokers: ReadonlyMap<string, Pick<Broker, 'register'>>
   /** How long what has ended is remembered, and an id given by a caller is an idempotency key. Milliseconds. */
   readonly retentionMs: number
   readonly bounds?: Partial<LogBounds>
@@ -127,12 +129,13 @@ export class Engine implements Coordination {
   }
 
   async #open(): Promise<void> {
-    const { openStore, namespaces, brokers, onListener, runtime } = this.#options
+    const { openStore, namespaces, brokers, onListener, runtime, log } = this.#options
     const store = await openStore()
-    const names = new Names(store.directory, namespaces, brokers)
+    const topics = new Topics({ directory: store.directory, brokers, runtime, log })
+    const names = new Names(store.directory, namespaces, topics)
     const logs = this.#logsOf(store)
     const cluster = this.#clusterOf(store, logs, names)
-    const door = this.#doorOf({ store, logs, names, cluster })
+    const door = this.#doorOf({ store, logs, names, topics, cluster })
     this.#opened = { store, logs, names, door, cluster }
     for (const listener of await names.load()) if (listener.url !== '') onListener(listener)
     await this.#programs.register(store.directory)
@@ -140,6 +143,9 @@ export class Engine implements Coordination {
     else await cluster.join()
     door.look()
     runtime.defer(() => this.#onRoutings(door.routings))
+    // Beside all else: a broker may be away for long.
+    const isOver = (): boolean => this.#opened?.door !== door || this.#phase === 'draining'
+    topics.lookAgain(isOver).catch((thrown) => log('warn', EscrowError.from(thrown).message))
   }
 
   #logsOf(store: Store): Logs {
@@ -176,7 +182,7 @@ export class Engine implements Coordination {
     })
   }
 
-  #doorOf(parts: Omit<Opened, 'door'>): Door {
+  #doorOf(parts: Omit<Opened, 'door'> & { readonly topics: Topics }): Door {
     const { runtime, sagaLimits, defaults } = this.#options
     const { cluster } = parts
     return new Door({

@@ -1,8 +1,9 @@
 import type { Registration } from '../core/api.ts'
 import { EscrowError, InvariantViolation } from '../core/errors.ts'
-import { type Destination, destinationParts, type Namespace, parseName } from '../core/ids.ts'
+import { type Destination, type Namespace, parseName } from '../core/ids.ts'
 import type { SagaProgram } from '../core/saga/program.ts'
 import type { Directory } from '../store/directory.ts'
+import type { Topics } from './topics.ts'
 
 /** Where a service that listens is called. */
 export interface Listener {
@@ -24,7 +25,7 @@ const WRITES_MAX = 100
 export class Names {
   readonly #directory: Directory
   readonly #namespaces: ReadonlySet<string>
-  readonly #brokers: ReadonlySet<string>
+  readonly #topics: Topics
   /** By namespace and name, so that a prepare, which asks for two of them, puts no string together. */
   readonly #checkers = new Map<string, Set<string>>()
   readonly #handlers = new Map<string, Set<string>>()
@@ -32,10 +33,10 @@ export class Names {
   /** Definitions all of whose steps are known, by namespace: a name that is known stays so. */
   readonly #served = new Map<string, WeakSet<SagaProgram>>()
 
-  constructor(directory: Directory, namespaces: readonly string[], brokers: readonly string[]) {
+  constructor(directory: Directory, namespaces: readonly string[], topics: Topics) {
     this.#directory = directory
     this.#namespaces = new Set(namespaces)
-    this.#brokers = new Set(brokers)
+    this.#topics = topics
   }
 
   /** Reads every name that there is by now, and where services listen, or did. */
@@ -43,6 +44,7 @@ export class Names {
     for (const prefix of ['checker/', 'handler/', 'step/']) {
       for (const { name } of await this.#directory.list(prefix)) this.#add(name)
     }
+    await this.#topics.load()
     const listeners = await this.#directory.list('listener/')
     return listeners.map(({ value }) => JSON.parse(Buffer.from(value).toString()) as Listener)
   }
@@ -102,19 +104,17 @@ export class Names {
     )
   }
 
-  /** Throws `unknownDestination`. */
+  /** Throws `unknownDestination`; with `details.topic` where it is a topic that only has to be registered. */
   checkDestination(namespace: Namespace, destination: Destination): void {
-    const parts = destinationParts(destination)
-    const isKnown =
-      parts.kind === 'broker'
-        ? this.#brokers.has(parts.broker)
-        : (this.#handlers.get(namespace)?.has(destination) ?? false)
-    if (isKnown) return
-    const what =
-      parts.kind === 'broker'
-        ? `broker ${JSON.stringify(parts.broker)} is not configured`
-        : `handler ${destination} was never registered in namespace ${namespace}`
-    throw new EscrowError('unknownDestination', what)
+    if (!destination.includes(':')) {
+      if (this.#handlers.get(namespace)?.has(destination) === true) return
+      const what = `handler ${destination} was never registered in namespace ${namespace}`
+      throw new EscrowError('unknownDestination', what)
+    }
+    if (!this.#topics.isNew(destination)) return
+    this.#topics.checkBroker(destination)
+    const details = { topic: destination }
+    throw new EscrowError('unknownDestination', `${destination} has not been registered yet`, { details })
   }
 
   /** Makes names known, durably; answers whether any is new. Throws `invalidArgument`, `unknownNamespace`, `storeUnavailable`. */

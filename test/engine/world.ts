@@ -1,3 +1,4 @@
+import { MemoryBroker } from '../../src/broker/memory.ts'
 import { DEFAULT_CHECK_BACK, DEFAULT_RETRY } from '../../src/config.ts'
 import type { Operation, OperationRequest, Operations, PrepareRequest } from '../../src/core/api.ts'
 import { DEFAULT_LIMITS, type HalfMessageInput } from '../../src/core/envelope.ts'
@@ -78,7 +79,7 @@ export class World {
       limits: DEFAULT_LIMITS,
       defaults: { checkBack: DEFAULT_CHECK_BACK, retry: DEFAULT_RETRY },
       namespaces: ['default', 'other'],
-      brokers: ['memory'],
+      brokers: new Map([['memory', new MemoryBroker()]]),
       retentionMs: 86_400_000,
       // So few rows a part that small crowds are checkpointed in several.
       bounds: { checkpointRowsMax: 5 },

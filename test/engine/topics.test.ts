@@ -1,0 +1,130 @@
+import { expect, test } from 'vitest'
+import type { Topic } from '../../src/broker/broker.ts'
+import { EscrowError } from '../../src/core/errors.ts'
+import { messageTo, openWorld, prepareOf } from './world.ts'
+
+const FINE: Topic = { messageBytesMax: 10_000, isOrdered: true, shortfalls: [] }
+const away = new EscrowError('brokerUnavailable', 'connection refused')
+const missing = new EscrowError('unknownDestination', 'topic orders is not there')
+
+/** A broker whose answer a test decides, and which tells what it was asked. */
+class FakeBroker {
+  readonly asked: string[] = []
+  answer: Topic | EscrowError | 'silence' = FINE
+
+  async register(topic: string): Promise<Topic> {
+    this.asked.push(topic)
+    if (this.answer === 'silence') return await new Promise(() => {})
+    if (this.answer instanceof EscrowError) throw this.answer
+    return this.answer
+  }
+}
+
+async function open(broker = new FakeBroker()) {
+  const world = await openWorld()
+  const overrides = { brokers: new Map([['bus', broker]]) }
+  await world.restart(0, overrides)
+  return { world, broker, overrides }
+}
+
+const to = (destination: string, more: Partial<Parameters<typeof prepareOf>[0]> = {}) =>
+  prepareOf({ messages: [messageTo(destination, 'x')], ...more })
+
+test('a topic is looked at before the first message for it is taken, once for all who come at once', async () => {
+  const { world, broker } = await open()
+  const answers = Array.from({ length: 10 }, () => world.ask('prepare', to('bus:orders')))
+  await world.clock.until(() => answers.every(({ count }) => count > 0))
+  expect(answers.map(({ response }) => response?.status)).toEqual(Array(10).fill('prepared'))
+  await world.call('prepare', to('bus:orders'))
+  expect(broker.asked).toEqual(['orders'])
+})
+
+test('several new topics of one transaction are all looked at', async () => {
+  const { world, broker } = await open()
+  const messages = ['bus:a', 'bus:b', 'bus:a', 'bus:c'].map((each) => messageTo(each, 'x'))
+  await world.call('prepare', prepareOf({ messages }))
+  expect(broker.asked).toEqual(['a', 'b', 'c'])
+})
+
+test('a topic that was registered once is known for ever, also while its broker is away', async () => {
+  const { world, broker, overrides } = await open()
+  await world.call('prepare', to('bus:orders'))
+  broker.answer = away
+  await world.restart(0, overrides)
+  expect((await world.call('prepare', to('bus:orders'))).status).toBe('prepared')
+  expect(await world.codeOf('prepare', to('bus:new'))).toBe('brokerUnavailable')
+})
+
+test('what a broker refuses is refused at the door, and asked again a second later', async () => {
+  const { world, broker } = await open()
+  broker.answer = missing
+  for (let times = 0; times < 5; times++) {
+    expect(await world.codeOf('prepare', to('bus:orders'))).toBe('unknownDestination')
+  }
+  expect(broker.asked.length).toBe(1)
+  broker.answer = FINE
+  await world.clock.advance(1_000)
+  expect(await world.codeOf('prepare', to('bus:orders'))).toBe('none')
+})
+
+test('a broker that does not answer is waited for, with a bound', async () => {
+  const { world, broker } = await open()
+  broker.answer = 'silence'
+  const answer = world.ask('prepare', to('bus:orders'))
+  await world.clock.advance(9_900)
+  expect(answer.count).toBe(0)
+  await world.clock.advance(200)
+  expect(answer.error).toMatchObject({ code: 'brokerUnavailable', retryable: true })
+})
+
+test('a message over the limit of its topic is refused at prepare, with the limit', async () => {
+  const { world, broker } = await open()
+  broker.answer = { ...FINE, messageBytesMax: 1_000 }
+  const of = (size: number) => to('bus:orders', { messages: [messageTo('bus:orders', 'x'.repeat(size))] })
+  expect(await world.codeOf('prepare', of(400))).toBe('none')
+  const answer = world.ask('prepare', of(600))
+  await world.clock.until(() => answer.count > 0)
+  expect(answer.error).toMatchObject({ code: 'tooLarge', details: { max: '1000', limit: 'bus:orders' } })
+  // Headers count.
+  const headers = { large: 'x'.repeat(200) }
+  const withHeaders = [messageTo('bus:orders', 'x'.repeat(400), { headers })]
+  expect(await world.codeOf('prepare', prepareOf({ messages: withHeaders }))).toBe('tooLarge')
+})
+
+test('an ordering key is refused for a topic that keeps no order', async () => {
+  const { world, broker } = await open()
+  broker.answer = { ...FINE, isOrdered: false }
+  expect(await world.codeOf('prepare', to('bus:orders', { orderingKey: 'customer-1' }))).toBe(
+    'invalidArgument',
+  )
+  expect(await world.codeOf('prepare', to('bus:orders'))).toBe('none')
+})
+
+test('what a topic falls short of is told when it is registered', async () => {
+  const { world, broker } = await open()
+  broker.answer = { ...FINE, shortfalls: ['min.insync.replicas is 1'] }
+  await world.call('prepare', to('bus:orders'))
+  expect(world.logged).toContain('warn: bus:orders may lose what it has confirmed: min.insync.replicas is 1')
+})
+
+test('at the next start a topic that has gone is told, and refused until it is there again', async () => {
+  const { world, broker, overrides } = await open()
+  await world.call('prepare', to('bus:orders'))
+  broker.answer = missing
+  await world.restart(0, overrides)
+  await world.clock.advance(1_000)
+  expect(world.logged.join()).toContain('bus:orders: topic orders is not there; nothing more is taken for it')
+  expect(await world.codeOf('prepare', to('bus:orders'))).toBe('unknownDestination')
+  broker.answer = FINE
+  await world.clock.advance(1_000)
+  expect(await world.codeOf('prepare', to('bus:orders'))).toBe('none')
+})
+
+test('a limit that has changed counts from the next start on', async () => {
+  const { world, broker, overrides } = await open()
+  await world.call('prepare', to('bus:orders'))
+  broker.answer = { ...FINE, messageBytesMax: 500 }
+  await world.restart(0, overrides)
+  await world.clock.advance(100)
+  expect(await world.codeOf('prepare', to('bus:orders'))).toBe('tooLarge')
+})

@@ -1,5 +1,6 @@
 /** The command line of the shop. */
 import { parseArgs } from 'node:util'
+import { type BrokerKind, brokerKinds, isBrokerKind } from './broker.ts'
 
 export const usage = `npm start -- [options]
 
@@ -10,10 +11,14 @@ When all have ended, completed or undone, the books of all services are compared
   --orders FILE   orders as JSON lines, - for standard input (default: examples/shop/orders.jsonl)
   --once          end when the books are compared, instead of staying up for a look until Ctrl-C
   --kill          kill the coordinator and each service again and again while they work (SIGKILL)
+  --broker KIND   send the confirmations over a broker, from which audit reads them: one of
+                  ${brokerKinds.join(', ')}
+                  (default: straight from the coordinator to audit)
   --seed N        the seed of the times of the kills, 0 to 4294967295 (default: one is drawn and printed)
   --help          print this
 
 Environment: DATABASE_URL names a PostgreSQL to use instead of the embedded one; databases escrow_shop_… are made there.
+BROKER_URL names the broker of --broker; without it one is started, if it is installed (npm run services:setup).
 
 Ends with status 0 if all balances, 1 if anything doesn't or fails, 2 for a wrong command line, 130 or 143 when it was
 interrupted before the books were compared.
@@ -26,6 +31,7 @@ export interface Options {
   readonly once: boolean
   readonly kill: boolean
   readonly seed: number | undefined
+  readonly broker: BrokerKind | undefined
 }
 
 /** A command line that makes no sense; the message says why. */
@@ -33,11 +39,18 @@ export class UsageError extends Error {}
 
 /** Reads the command line; undefined when help is asked for. Throws `UsageError`. */
 export function parseOptions(args: readonly string[]): Options | undefined {
-  let values: { orders?: string; once?: boolean; kill?: boolean; seed?: string; help?: boolean }
+  let values: {
+    orders?: string
+    once?: boolean
+    kill?: boolean
+    seed?: string
+    broker?: string
+    help?: boolean
+  }
   try {
     const flag = { type: 'boolean' } as const
     const text = { type: 'string' } as const
-    const options = { orders: text, once: flag, kill: flag, seed: text, help: flag }
+    const options = { orders: text, once: flag, kill: flag, seed: text, broker: text, help: flag }
     values = parseArgs({ args: [...args], options, strict: true, allowPositionals: false }).values
   } catch (error) {
     throw new UsageError((error as Error).message.split('. ')[0])
@@ -50,5 +63,8 @@ export function parseOptions(args: readonly string[]): Options | undefined {
     throw new UsageError(`--seed "${values.seed}" is not a whole number from 0 to 4294967295`)
   }
   if (seed !== undefined && !kill) throw new UsageError('--seed is for the times of --kill, which is missing')
-  return { orders, once, kill, seed }
+  const { broker } = values
+  if (broker !== undefined && !isBrokerKind(broker))
+    throw new UsageError(`--broker "${broker}" is not one of ${brokerKinds.join(', ')}`)
+  return { orders, once, kill, seed, broker }
 }

@@ -10,6 +10,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { PoolClient } from 'pg'
 import { connect, defineStep, postgresBarrier } from '../../src/participant/index.ts'
+import { confirmationsOf } from './broker.ts'
 import { type Order, readOrders, totalCents } from './orders.ts'
 import { placeOrder } from './place-order.ts'
 import { committed, connecting, coordinator, openDatabase, pace, tell, told, troubled } from './service.ts'
@@ -19,6 +20,8 @@ const inFlightMax = 128
 const pauseMs = 50
 const pauseMsMax = 2_000
 const waitMs = 60_000
+/** The handler of audit, or the topic that it reads. */
+const confirmedTo = confirmationsOf(process.env)
 
 const pool = openDatabase('orders', 32)
 // Counted is what a unique key would hide: that an order is confirmed once is the barrier's work.
@@ -64,7 +67,7 @@ function sendConfirmation() {
     action: (order, call) => {
       const work = { name: 'sent', orderId: order.id }
       return told(work, async () => {
-        const request = { checker: 'orders', messages: [{ to: 'audit/order-confirmed', body: order }] }
+        const request = { checker: 'orders', messages: [{ to: confirmedTo, body: order }] }
         const sent = await session.sendInTransaction(request, (tx) =>
           troubled(work, (doing) => {
             const write = async (client: PoolClient) => {

@@ -3,6 +3,7 @@ import { rmSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Client } from 'pg'
+import { type OpenBroker, openBroker } from './broker-server.ts'
 import { type CoordinatorPorts, choosePorts, coordinatorProgram, waitUntilSettled } from './coordinator.ts'
 import { type OpenDatabases, openDatabases } from './databases.ts'
 import { Killer } from './kills.ts'
@@ -35,6 +36,7 @@ export class Shop {
   readonly #folder = makeRunFolder()
   readonly #processes: Supervised[] = []
   #databases: OpenDatabases | undefined
+  #broker: OpenBroker | undefined
   #ports: CoordinatorPorts | undefined
   #input: OrderFile = { orders: [], rejected: [] }
   #killer: Killer | undefined
@@ -83,8 +85,11 @@ export class Shop {
       )
     }
     this.#databases = await openDatabases(process.env.DATABASE_URL)
+    const { broker } = this.#options
+    if (broker !== undefined) this.#broker = await openBroker(broker, process.env.BROKER_URL)
     this.#ports = await choosePorts(this.#folder)
     this.#screen.print(`databases: ${this.#databases.server}`)
+    if (this.#broker !== undefined) this.#screen.print(`broker: ${this.#broker.server}`)
     const taken = this.#ports.grpc === 7_411 ? '' : ' (7411 or 7410 is taken, or another shop runs)'
     this.#screen.print(`coordinator: gRPC on ${this.#ports.grpc}, HTTP on ${this.#ports.http}${taken}`)
     this.#screen.print(`orders: ${count} in ${orders === '-' ? 'standard input' : orders}`)
@@ -98,18 +103,39 @@ export class Shop {
     try {
       await this.#orFailed(signal, Promise.all([this.#killer?.run(), this.#ordersHaveOutcomes(signal)]))
       await this.#orFailed(signal, waitUntilSettled(this.ports, signal))
+      if (this.#broker !== undefined) await this.#orFailed(signal, this.#allLogged(signal))
     } finally {
       this.#screen.endProgress()
     }
   }
 
+  /** Waits until audit has read as many confirmations as there are; gives up where it goes no further. */
+  async #allLogged(signal: AbortSignal): Promise<void> {
+    await this.#withDatabases(async ({ orders, audit }) => {
+      const count = async (of: typeof orders, table: string) =>
+        Number((await of.query(`select count(*) as n from ${table}`)).rows[0]?.n)
+      let last = -1
+      for (let changedAt = performance.now(); performance.now() - changedAt < stallMsMax; ) {
+        const logged = await count(audit, 'log')
+        if (logged >= (await count(orders, 'confirmations'))) return
+        if (logged !== last) changedAt = performance.now()
+        last = logged
+        await sleep(200, undefined, { signal })
+      }
+    })
+  }
+
   /** Compares the input with the databases. */
   async reconcile(): Promise<Reconciliation> {
+    return await this.#withDatabases((databases) => reconcile(this.#input, databases))
+  }
+
+  async #withDatabases<T>(work: (databases: ShopDatabases<Client>) => Promise<T>): Promise<T> {
     const urls = Object.entries(this.databaseUrls) as [keyof ShopDatabases, string][]
     const clients = urls.map(([name, connectionString]) => [name, new Client({ connectionString })] as const)
     try {
       for (const [, client] of clients) await client.connect()
-      return await reconcile(this.#input, Object.fromEntries(clients) as unknown as ShopDatabases)
+      return await work(Object.fromEntries(clients) as unknown as ShopDatabases<Client>)
     } finally {
       await Promise.allSettled(clients.map(([, client]) => client.end()))
     }
@@ -140,15 +166,19 @@ export class Shop {
     const [coordinator, ...others] = this.#processes
     await Promise.all(others.map((process) => process.stop()))
     await coordinator?.stop()
+    await this.#broker?.stop()
     await this.#databases?.stop()
     rmSync(this.#folder.path, { recursive: true, force: true })
   }
 
   async #startProcesses(file: string, signal: AbortSignal): Promise<void> {
-    const coordinator = this.#add(coordinatorProgram(this.ports, join(this.#folder.path, 'coordinator')))
+    const program = coordinatorProgram(this.ports, join(this.#folder.path, 'coordinator'))
+    const brokerEnv = this.#broker?.env ?? {}
+    const coordinator = this.#add({ ...program, env: { ...program.env, ...brokerEnv } })
     await this.#orFailed(signal, coordinator.ready())
     for (const [name, database] of Object.entries(services)) {
       const env: Record<string, string> = {
+        ...brokerEnv,
         DATABASE_URL: this.databaseUrls[database],
         ESCROW_ADDRESS: `127.0.0.1:${this.ports.grpc}`,
       }

@@ -1,0 +1,35 @@
+/** The broker between the order desk and audit, with `npm start -- --broker KIND`. */
+import type { Broker } from '../../src/broker/broker.ts'
+
+/** The kinds there are. */
+export const brokerKinds = ['kafka', 'rocketmq', 'rabbitmq', 'redis', 'nats', 'postgres'] as const
+export type BrokerKind = (typeof brokerKinds)[number]
+
+/** Whether somebody's word is one of them. */
+export const isBrokerKind = (kind: string): kind is BrokerKind =>
+  (brokerKinds as readonly string[]).includes(kind)
+
+/** The topic of the confirmations. */
+export const confirmations = 'order-confirmed'
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+/** Where confirmations are sent: the topic of a broker, or straight to the handler of audit. */
+export const confirmationsOf = ({ SHOP_BROKER: kind }: Environment): string =>
+  kind === undefined ? `audit/${confirmations}` : `${kind}:${confirmations}`
+
+/** The broker that the main process names in SHOP_BROKER and SHOP_BROKER_URL; undefined where it names none. */
+export async function shopBroker({
+  SHOP_BROKER: kind,
+  SHOP_BROKER_URL: url,
+}: Environment): Promise<Broker | undefined> {
+  if (kind === undefined) return undefined
+  if (!isBrokerKind(kind) || url === undefined)
+    throw new Error(`SHOP_BROKER is "${kind}" and SHOP_BROKER_URL "${url}"`)
+  return await brokerAt(kind, url)
+}
+
+/** A broker by its URL: `kafka://host:port`, `amqp://user:password@host:port` and so on. Topics that are missing are made. */
+export async function brokerAt(kind: BrokerKind, url: string): Promise<Broker> {
+  throw new Error(`${kind} ${url}`)
+}

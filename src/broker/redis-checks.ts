@@ -46,9 +46,11 @@ export async function shortfallsOf(ask: Ask, topic: string, replicasMin: number)
       otherwise.push(`maxmemory-policy is ${setting('maxmemory-policy')}: it may evict the whole stream`)
   }
   const replication = await permitted(() => ask('INFO', 'replication'))
-  const replicas = /^connected_slaves:(\d+)/m.exec(String(replication ?? ''))?.[1]
-  if (replicas === undefined) onMachineLoss.push("INFO is not permitted: connected_slaves can't be checked")
-  else if (Number(replicas) < replicasMin)
+  // One that still copies the data set is connected, and has nothing yet.
+  const replicas = String(replication).match(/^slave\d+:.*state=online/gm)?.length ?? 0
+  if (replication === undefined)
+    onMachineLoss.push("INFO is not permitted: connected_slaves can't be checked")
+  else if (replicas < replicasMin)
     onMachineLoss.push(`connected_slaves is ${replicas}, not ${replicasMin}: there is no second copy`)
   const ttlMs = Number(await permitted(() => ask('PTTL', topic)))
   if (ttlMs >= 0) otherwise.push(`the key expires in ${ttlMs} ms (PEXPIRE), with all that is in it`)

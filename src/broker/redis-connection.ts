@@ -1,6 +1,6 @@
 /** One connection to Redis, which is never made again by the library, and what Redis' errors mean. */
 import type { ConnectionOptions as TlsOptions } from 'node:tls'
-import { createClient, ErrorReply, RESP_TYPES } from '@redis/client'
+import { createClient, ErrorReply, MultiErrorReply, RESP_TYPES } from '@redis/client'
 import { EscrowError } from '../core/errors.ts'
 import type { Connection } from './connector.ts'
 
@@ -96,6 +96,18 @@ export class RedisConnection implements Connection {
     return this.#client.sendCommand(command as string[], {
       typeMapping: { [RESP_TYPES.BLOB_STRING]: Buffer },
     })
+  }
+
+  /** All of them are carried out, one after the other and nothing between, or none is: then it rejects. */
+  async transact(commands: readonly (readonly (string | Buffer)[])[]): Promise<readonly Reply[]> {
+    const multi = this.#client.multi()
+    for (const each of commands) multi.addCommand(each as string[])
+    try {
+      return (await multi.exec()) as unknown as Reply[]
+    } catch (error) {
+      if (error instanceof MultiErrorReply) return error.replies as Reply[]
+      throw error
+    }
   }
 
   destroy(): void {

@@ -265,8 +265,8 @@ export class RedisReader {
   /** Says that it still works at what it holds, as far as nobody else has taken it. */
   async #renew(): Promise<void> {
     const { topic, group, main } = this.#options
-    const connection = main.current
-    if (connection === undefined || this.#held.size === 0) return
+    if (this.#held.size === 0) return
+    const connection = await main.get(AbortSignal.timeout(ANSWER_MS_MAX))
     const mine = (await this.#pending(connection)).filter((id) => this.#held.has(id))
     if (mine.length > 0)
       await bounded(connection.send(['XCLAIM', topic, group, this.#name, '0', ...mine, 'JUSTID']))

@@ -26,17 +26,10 @@ import type {
   TopicPolicy,
 } from './broker.ts'
 import { Connector, within } from './connector.ts'
-import { headersOf } from './headers.ts'
 import { OptionGate } from './option-gate.ts'
 import { shortfallsOf } from './redis-checks.ts'
-import {
-  codeOf,
-  ErrorReply,
-  type RedisAddress,
-  RedisConnection,
-  type Reply,
-  redisError,
-} from './redis-connection.ts'
+import { codeOf, type RedisAddress, RedisConnection, type Reply, redisError } from './redis-connection.ts'
+import { RedisPublisher } from './redis-publisher.ts'
 import { RedisReader } from './redis-reader.ts'
 
 /** Options of `redis`. */
@@ -69,10 +62,6 @@ export interface RedisOptions extends TopicPolicy {
   readonly connectTimeoutMs?: number | undefined
 }
 
-/** A transaction of Redis is held in the server's memory until it is whole. */
-const BLOCK_BYTES_MAX = 4 * 1_048_576
-/** How long replicas may take for a block. */
-const REPLICA_MS_MAX = 5_000
 const REQUEST_MS_MAX = 10_000
 
 /**
@@ -89,12 +78,12 @@ class RedisBroker implements Broker {
   readonly #settings: Settings
   readonly #main: Connector<RedisConnection>
   readonly #readers = new Set<RedisReader>()
-  /** Known from the first registration on. */
-  #messageBytesMax = Number.POSITIVE_INFINITY
+  readonly #publisher: RedisPublisher
 
   constructor(settings: Settings) {
     this.#settings = settings
     this.#main = new Connector('redis', () => RedisConnection.open(settings.address))
+    this.#publisher = new RedisPublisher(settings, (connection) => this.#main.drop(connection))
   }
 
   async register(topic: string, signal: AbortSignal): Promise<Topic> {
@@ -112,7 +101,7 @@ class RedisBroker implements Broker {
       )
     }
     const found = await shortfallsOf(ask, topic, durability === 'replicated' ? replicasMin : 1)
-    this.#messageBytesMax = found.messageBytesMax
+    this.#publisher.messageBytesMax = found.messageBytesMax
     if (durability === 'replicated' && found.onMachineLoss.length > 0)
       throw new EscrowError(
         'notDurable',
@@ -142,106 +131,11 @@ class RedisBroker implements Broker {
     let connection: RedisConnection
     try {
       connection = await this.#main.get(signal)
-    } catch (error) {
-      return all(batch, { outcome: 'unreachable', error: (error as Error).message })
+    } catch (thrown) {
+      const error = redisError(thrown).message
+      return batch.map(() => ({ outcome: 'unreachable', error }))
     }
-    const outcomes: PublishOutcome[] = []
-    const entries = batch.map((message) => this.#entry(message))
-    for (let from = 0; from < batch.length; ) {
-      const to = blockEnd(entries, from)
-      const block = entries.slice(from, to)
-      const results = await this.#publishBlock(connection, block, signal)
-      outcomes.push(...results)
-      from = to
-      const failure = results.find(({ outcome }) => outcome === 'failed' || outcome === 'unreachable')
-      // Later messages of a key must not overtake: the rest is not sent.
-      if (failure !== undefined) outcomes.push(...all(batch.slice(from), failure))
-      if (failure !== undefined) break
-    }
-    return outcomes
-  }
-
-  /** A message's command, or undefined where it is too large. */
-  #entry(message: BrokerMessage): Entry {
-    const { missingTopics, trimming } = this.#settings
-    const { topic, body } = message
-    const command: (string | Buffer)[] = ['XADD', topic]
-    if (missingTopics === 'refuse') command.push('NOMKSTREAM')
-    command.push(...trimming(), '*', 'body', Buffer.from(body.buffer, body.byteOffset, body.length))
-    let bytes = body.length
-    for (const [name, value] of Object.entries(headersOf(message))) {
-      command.push(name, value)
-      bytes += Buffer.byteLength(name) + Buffer.byteLength(value)
-    }
-    return { command: bytes > this.#messageBytesMax ? undefined : command, bytes }
-  }
-
-  async #publishBlock(connection: RedisConnection, block: readonly Entry[], signal: AbortSignal) {
-    const commands = block.flatMap(({ command }) => (command === undefined ? [] : [command]))
-    const results = commands.length === 0 ? [] : await this.#transact(connection, commands, signal)
-    let at = 0
-    return block.map(({ command, bytes }): PublishOutcome => {
-      if (command !== undefined) return results[at++] as PublishOutcome
-      return { outcome: 'refused', error: `${bytes} bytes are over ${this.#messageBytesMax}` }
-    })
-  }
-
-  async #transact(
-    connection: RedisConnection,
-    commands: readonly (readonly (string | Buffer)[])[],
-    signal: AbortSignal,
-  ): Promise<readonly PublishOutcome[]> {
-    const confirmation = this.#confirmation(connection)
-    const sent = [['MULTI'], ...commands, ['EXEC'], ...confirmation].map((each) => connection.send(each))
-    // What is still to be written must not be written any more once it is said to have failed.
-    const stop = (): void => this.#main.drop(connection)
-    signal.addEventListener('abort', stop, { once: true })
-    if (signal.aborted) stop()
-    const settled = await Promise.allSettled(sent)
-    signal.removeEventListener('abort', stop)
-    const [begun, ...rest] = settled
-    const executed = rest[commands.length]
-    if (executed?.status !== 'fulfilled' || !Array.isArray(executed.value)) {
-      const refusal = [...rest.slice(0, commands.length), begun, executed].find(
-        (each) => each?.status === 'rejected',
-      )
-      return all(commands, this.#failure(connection, refusal?.reason, signal))
-    }
-    const lacking = confirmation.length === 0 ? undefined : this.#lacking(rest.at(-1))
-    return executed.value.map((reply: Reply): PublishOutcome => {
-      if (reply instanceof ErrorReply) return { outcome: 'failed', error: redisError(reply).message }
-      if (reply === null) return { outcome: 'failed', error: 'redis: the stream is not there any more' }
-      return lacking === undefined ? { outcome: 'published' } : { outcome: 'failed', error: lacking }
-    })
-  }
-
-  /** The command that waits for the replicas, where that is asked for. */
-  #confirmation({ version }: RedisConnection): readonly string[][] {
-    const { durability, replicasMin } = this.#settings
-    if (durability !== 'replicated') return []
-    const wait = hasWaitAof(version) ? ['WAITAOF', '1'] : ['WAIT']
-    return [[...wait, String(replicasMin), String(REPLICA_MS_MAX)]]
-  }
-
-  /** What the replicas lack, or undefined. */
-  #lacking(waited: PromiseSettledResult<Reply> | undefined): string | undefined {
-    if (waited?.status !== 'fulfilled')
-      return `redis: not known on its replicas: ${redisError(waited?.reason).message}`
-    const { value } = waited
-    const count = Number(Array.isArray(value) ? value[1] : value)
-    const { replicasMin } = this.#settings
-    return count >= replicasMin ? undefined : `redis: on ${count} replicas in time, not on ${replicasMin}`
-  }
-
-  #failure(connection: RedisConnection, reason: unknown, signal: AbortSignal): PublishOutcome {
-    if (signal.aborted) return { outcome: 'failed', error: 'redis: no confirmation in time' }
-    // The primary has become a replica: the address may lead to another one by now.
-    if (/\bREADONLY\b/.test(String(reason))) this.#main.drop(connection)
-    const error =
-      reason === undefined ? 'redis: the transaction was not executed' : redisError(reason).message
-    // The library refuses to take a command on a connection that it knows to be broken.
-    const isUnsent = reason instanceof Error && /^Client(Closed|Offline)Error$/.test(reason.constructor.name)
-    return { outcome: isUnsent ? 'unreachable' : 'failed', error }
+    return await this.#publisher.publish(connection, batch, signal)
   }
 
   async subscribe(
@@ -285,7 +179,7 @@ class RedisBroker implements Broker {
       const value = (name: string) => each[each.indexOf(name) + 1]
       if (value('name') !== group) continue
       const unread = each.includes('lag') ? value('lag') : null
-      return Number(unread ?? length) + Number(value('pending'))
+      return unread === null ? Number(length) : Number(unread) + Number(value('pending'))
     }
     return Number(length)
   }
@@ -295,31 +189,6 @@ class RedisBroker implements Broker {
     this.#readers.clear()
     this.#main.close()
   }
-}
-
-interface Entry {
-  /** Undefined: over the limit. */
-  readonly command: readonly (string | Buffer)[] | undefined
-  readonly bytes: number
-}
-
-/** Where the block ends that begins at `from`. */
-function blockEnd(entries: readonly Entry[], from: number): number {
-  let to = from
-  for (let bytes = 0; to < entries.length; to++) {
-    bytes += entries[to]?.bytes ?? 0
-    if (bytes > BLOCK_BYTES_MAX && to > from) break
-  }
-  return to
-}
-
-function all(batch: readonly unknown[], outcome: PublishOutcome): readonly PublishOutcome[] {
-  return batch.map(() => outcome)
-}
-
-function hasWaitAof(version: string): boolean {
-  const [major = 0, minor = 0] = version.split('.').map(Number)
-  return major > 7 || (major === 7 && minor >= 2)
 }
 
 function missing(topic: string): EscrowError {

@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { tmpdir } from 'node:os'
+import type { BrokerService } from './broker-service.ts'
 import { findNode22, type NodeRuntime } from './node22.ts'
 import {
   nativePostgresBin,
@@ -7,6 +8,7 @@ import {
   type PostgresServiceOptions,
   startPostgres,
 } from './postgres.ts'
+import { type RedisOptions, type RedisService, startRedis } from './redis.ts'
 
 /** A service that answers: what the test gets, how it is called in the closing table, and how it ends. */
 export interface Started<T> {
@@ -28,10 +30,13 @@ export interface Catalog {
   readonly postgres: Entry<PostgresService, PostgresServiceOptions>
   readonly 'postgres-native': Entry<PostgresService, Omit<PostgresServiceOptions, 'backend'>>
   readonly node22: Entry<NodeRuntime, object>
+  readonly redis: Entry<RedisService, RedisOptions>
   readonly 'npm-registry': Entry<undefined, object>
 }
 
 const setup = 'npm run services:setup'
+
+type Service = Pick<BrokerService, 'backend' | 'version' | 'stop'>
 
 /** Every service, one entry each. */
 export const catalog: Catalog = {
@@ -50,6 +55,7 @@ export const catalog: Catalog = {
       return { value, backend: 'npm', version: value.version, stop: async () => {} }
     },
   },
+  redis: { install: setup, start: async (options) => started(await startRedis(options)) },
   'npm-registry': {
     install: 'a network in which npm reaches its registry',
     async start() {
@@ -67,6 +73,6 @@ export const catalog: Catalog = {
   },
 }
 
-function started(value: PostgresService): Started<PostgresService> {
+function started<T extends Service>(value: T): Started<T> {
   return { value, backend: value.backend, version: value.version, stop: () => value.stop() }
 }

@@ -26,7 +26,7 @@ const rowOf = ({ id, customer, sku, quantity, unitPriceCents, parcel }: Confirma
   parcel,
 ]
 
-const broker = await shopBroker(process.env)
+const broker = await shopBroker(process.env, 'audit')
 if (broker === undefined) {
   const barrier = await postgresBarrier(pool)
   const orderConfirmed = async (message: ReceivedMessage) => {

@@ -19,17 +19,28 @@ export const confirmationsOf = ({ SHOP_BROKER: kind }: Environment): string =>
   kind === undefined ? `audit/${confirmations}` : `${kind}:${confirmations}`
 
 /** The broker that the main process names in SHOP_BROKER and SHOP_BROKER_URL; undefined where it names none. */
-export async function shopBroker({
-  SHOP_BROKER: kind,
-  SHOP_BROKER_URL: url,
-}: Environment): Promise<Broker | undefined> {
+export async function shopBroker(
+  { SHOP_BROKER: kind, SHOP_BROKER_URL: url }: Environment,
+  reader?: string,
+): Promise<Broker | undefined> {
   if (kind === undefined) return undefined
   if (!isBrokerKind(kind) || url === undefined)
     throw new Error(`SHOP_BROKER is "${kind}" and SHOP_BROKER_URL "${url}"`)
-  return await brokerAt(kind, url)
+  return await brokerAt(kind, url, reader)
 }
 
-/** A broker by its URL: `kafka://host:port`, `amqp://user:password@host:port` and so on. Topics that are missing are made. */
-export async function brokerAt(kind: BrokerKind, url: string): Promise<Broker> {
-  throw new Error(`${kind} ${url}`)
+/**
+ * A broker by its URL: `kafka://host:port`, `amqp://user:password@host:port` and so on. Topics that are missing are made.
+ * `reader` is the name of the only process that reads: where a broker asks, it goes on at once after a restart.
+ */
+export async function brokerAt(kind: BrokerKind, url: string, reader?: string): Promise<Broker> {
+  const missingTopics = 'create'
+  switch (kind) {
+    case 'redis': {
+      const { redis } = await import('../../src/broker/redis.ts')
+      return redis({ url, missingTopics, consumer: reader })
+    }
+    default:
+      throw new Error(`${kind} ${url}`)
+  }
 }

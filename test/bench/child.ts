@@ -8,6 +8,7 @@ const running = new Set<ChildProcess>()
 export interface ChildOptions {
   readonly args?: readonly string[]
   readonly nodeOptions?: readonly string[]
+  readonly env?: Readonly<Record<string, string>>
   /** Whether its standard output is read, not shown. */
   readonly isRead?: boolean
 }
@@ -19,10 +20,11 @@ export class Child {
   readonly #ended: Promise<void>
 
   /** Starts a file, by its path from this folder. */
-  constructor(file: string, { args = [], nodeOptions = [], isRead = false }: ChildOptions = {}) {
+  constructor(file: string, { args = [], nodeOptions = [], env = {}, isRead = false }: ChildOptions = {}) {
     this.#name = file
     this.#process = fork(join(import.meta.dirname, file), args, {
       execArgv: [...nodeOptions],
+      env: { ...process.env, ...env },
       stdio: ['ignore', isRead ? 'pipe' : 'inherit', 'inherit', 'ipc'],
       serialization: 'advanced',
     })

@@ -11,13 +11,18 @@ export interface RunningCoordinator {
 }
 
 /** Starts a coordinator on a store, a folder or a URL, at any port that is free; `config` is a file of this folder. */
-export async function startCoordinator(where: string, config?: string): Promise<RunningCoordinator> {
+export async function startCoordinator(
+  where: string,
+  config?: string,
+  env: Readonly<Record<string, string>> = {},
+): Promise<RunningCoordinator> {
   const startedAt = performance.now()
   const store = where.includes('://') ? where : `embedded:${where}`
   const configured = config === undefined ? [] : ['--config', join(import.meta.dirname, config)]
   const process = new Child('../../src/cli/escrow.ts', {
     args: ['serve', '--store', store, '--grpc-port', '0', '--http-port', '0', ...configured],
     nodeOptions: ['--import', new URL('instrument.ts', import.meta.url).href],
+    env,
     isRead: true,
   })
   const [, port] = await process.printed(/is ready: gRPC \S+:(\d+)/)

@@ -21,6 +21,8 @@ export interface LoadPlan {
   /** Of a message's body, or of a saga's input. */
   readonly bodyBytes: number
   readonly saga?: SagaLoad | undefined
+  /** Where messages go instead of to the load itself, and at which port of the coordinator their arrival is told. */
+  readonly broker?: { readonly destination: string; readonly arrivalsPort: number } | undefined
   readonly warmUpMs: number
   readonly windowMs: number
   /** Sample this process in the window. */
@@ -36,6 +38,8 @@ export interface Load {
   readonly p99Ms: number
   /** Since the start, warm-up included. */
   readonly transactionsInAll: number
+  /** Batches that a broker has confirmed, since the start. */
+  readonly batches?: number
   readonly selfTimes?: SelfTimes | undefined
 }
 

@@ -1,8 +1,9 @@
 /** One process puts a load on another: a coordinator, or the bare loop that it is held against. */
 import { setTimeout as pause } from 'node:timers/promises'
+import type { BrokerKind } from '../../examples/shop/broker.ts'
 import type { BareLoop } from './bare-frame.ts'
 import { Child } from './child.ts'
-import { startCoordinator } from './coordinator.ts'
+import { type RunningCoordinator, startCoordinator } from './coordinator.ts'
 import type { SelfTimes } from './cpu-profile.ts'
 import { type Row, row } from './figures.ts'
 import type { Load, LoadPlan, SagaLoad } from './flight.ts'
@@ -14,6 +15,8 @@ export interface LoadKind {
   readonly inFlight: number
   readonly bodyBytes: number
   readonly saga?: SagaLoad
+  /** Where messages go instead of to the load itself: a broker, by the URL of its server. */
+  readonly broker?: { readonly kind: BrokerKind; readonly url: string; readonly arrivalsPort: number }
 }
 
 export interface CountedLoad extends Load {
@@ -24,8 +27,14 @@ const WARM_UP_MS = 3_000
 const WINDOW_MS = 5_000
 const SHARED_MS = 3_000
 
-const planOf = (kind: LoadKind, port: number, serverPid: number, databasePid?: number): LoadPlan => ({
+const planOf = (
+  { broker, ...kind }: LoadKind,
+  port: number,
+  serverPid: number,
+  databasePid?: number,
+): LoadPlan => ({
   ...kind,
+  broker: broker && { destination: `${broker.kind}:bench`, arrivalsPort: broker.arrivalsPort },
   port,
   serverPids: [serverPid],
   databasePid,
@@ -36,8 +45,15 @@ const planOf = (kind: LoadKind, port: number, serverPid: number, databasePid?: n
 const clientOf = ({ saga }: LoadKind): Child =>
   new Child(saga === undefined ? 'load-process.ts' : 'saga-load-process.ts')
 
-const configOf = ({ saga }: LoadKind): string | undefined =>
-  saga === undefined ? undefined : 'saga-config.ts'
+/** A coordinator as this load needs it. */
+function startFor({ saga, broker }: LoadKind, where: string): Promise<RunningCoordinator> {
+  if (broker === undefined) return startCoordinator(where, saga === undefined ? undefined : 'saga-config.ts')
+  return startCoordinator(where, 'broker-config.ts', {
+    BENCH_BROKER: broker.kind,
+    BENCH_BROKER_URL: broker.url,
+    BENCH_ARRIVALS: String(broker.arrivalsPort),
+  })
+}
 
 /** Where a load is made durable. */
 export interface Place {
@@ -66,7 +82,7 @@ export async function runBare(loop: BareLoop, kind: LoadKind, place?: Place): Pr
 export async function runReal(kind: LoadKind, place?: Place): Promise<CountedLoad> {
   const folder = freshFolder()
   const { where, databasePid } = place ?? { where: folder }
-  const coordinator = await startCoordinator(where, configOf(kind))
+  const coordinator = await startFor(kind, where)
   const client = clientOf(kind)
   const load = await client.ask<Load>(planOf(kind, coordinator.port, coordinator.pid, databasePid))
   const appended = await coordinator.process.ask<Appended>('appended')
@@ -78,9 +94,7 @@ export async function runReal(kind: LoadKind, place?: Place): Promise<CountedLoa
 
 /** Several coordinators that share a store, each with its part of the load, once. */
 export async function runTogether(kind: LoadKind, place: Place, nodes: number): Promise<CountedLoad> {
-  const coordinators = await Promise.all(
-    Array.from({ length: nodes }, () => startCoordinator(place.where, configOf(kind))),
-  )
+  const coordinators = await Promise.all(Array.from({ length: nodes }, () => startFor(kind, place.where)))
   // Until each has its share: by then the sessions mint ids of logs that their node has.
   await pause(SHARED_MS)
   const clients = coordinators.map(() => clientOf(kind))
@@ -125,7 +139,7 @@ export interface Profiled {
 
 export async function runProfiled(kind: LoadKind): Promise<Profiled> {
   const folder = freshFolder()
-  const coordinator = await startCoordinator(folder, configOf(kind))
+  const coordinator = await startFor(kind, folder)
   const client = clientOf(kind)
   const measured = client.ask<Load>({
     ...planOf(kind, coordinator.port, coordinator.pid),

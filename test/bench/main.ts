@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs'
 import { availableParallelism, cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import type { Bench } from './bench.ts'
+import { messageBrokers } from './brokers.ts'
 import { killChildren } from './child.ts'
 import { type Row, tableLines } from './figures.ts'
 import { describeDisk, dropFolders } from './folders.ts'
@@ -41,6 +42,7 @@ const benches: readonly Bench[] = [
   sagaPostgresLatency,
   sagaPostgresTwoNodes,
   sagaPostgresStored,
+  ...messageBrokers,
 ]
 
 const HELP = `npm run bench [-- options]

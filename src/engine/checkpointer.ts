@@ -41,6 +41,8 @@ interface Taken {
 
 /** How often an idle log stores its clock, so that an outage is told from idleness. */
 const HEARTBEAT_MS = 5_000
+/** A part of a checkpoint is full with so many bytes, whatever its rows are. */
+const PART_BYTES_MAX = 16 << 20
 
 /** Writes what changed to images about once a second, trims the log behind it, and lets clean entries leave memory. */
 export class Checkpointer {
@@ -103,28 +105,32 @@ export class Checkpointer {
     // What changes from here on waits for the next one.
     let left = this.#dirty.length
     do {
-      if (!(await this.#write(Math.min(left, rowsMax)))) return
-      left -= rowsMax
+      const looked = await this.#write(Math.min(left, rowsMax))
+      if (looked === undefined) return
+      left -= looked
     } while (left > 0)
     // The checkpoint stands, whether the log behind it could be trimmed or not: the next one trims it.
     await handle.trim(this.#checkpointed).catch((error) => failing(EscrowError.from(error)))
   }
 
-  /** Writes the first ones that changed, as one checkpoint of the store; false if that isn't done. */
-  async #write(count: number): Promise<boolean> {
+  /**
+   * Writes the first ones that changed, as one checkpoint of the store: at most `count`. Returns how many it has looked at,
+   * undefined if it isn't done.
+   */
+  async #write(count: number): Promise<number | undefined> {
     const { store, handle, clock } = this.#options
     const { wallMs, logMs } = clock()
-    const { taken, rows, checkpointed, asOfMs } = this.#take(count, wallMs)
+    const { looked, taken, rows, checkpointed, asOfMs } = this.#take(count, wallMs)
     try {
       const outcome = await store.images.checkpoint(handle, { rows, checkpointed, clock: { wallMs, logMs } })
       if (outcome === 'fenced') {
         this.#options.fenced()
-        return false
+        return undefined
       }
     } catch (error) {
       this.#takeBack(taken)
       this.#options.failing(EscrowError.from(error))
-      return false
+      return undefined
     }
     this.#options.failing(undefined)
     this.#options.stored()
@@ -135,7 +141,7 @@ export class Checkpointer {
       this.mayEvict(entry)
     }
     this.#evict()
-    return true
+    return looked
   }
 
   /** Whether it is stored or not: rows carry their sequence, so writing them again is harmless. */
@@ -148,28 +154,33 @@ export class Checkpointer {
   }
 
   /**
-   * Of the first `count` the entries whose last change is durable, as rows. What is still in flight, and what waits for its
-   * turn, keeps `checkpointed` below its first change.
+   * Of the first `count`, or as many as make up a part in bytes, the entries whose last change is durable, as rows. What is
+   * still in flight, and what waits for its turn, keeps `checkpointed` below its first change.
    */
   #take(
     count: number,
     wallMs: number,
-  ): { taken: Taken[]; rows: ImageRow[]; checkpointed: number; asOfMs: number } {
+  ): { looked: number; taken: Taken[]; rows: ImageRow[]; checkpointed: number; asOfMs: number } {
     const durable = this.#options.durable()
     const taken: Taken[] = []
     const rows: ImageRow[] = []
-    for (const entry of this.#dirty.splice(0, count)) {
+    let looked = 0
+    for (let bytes = 0; looked < count && bytes < PART_BYTES_MAX; looked++) {
+      const entry = this.#dirty[looked] as Entry
       const { sequence, unsavedFrom, unsavedAtMs } = entry
       if (sequence > durable) {
         this.#dirty.push(entry)
         continue
       }
-      rows.push(this.#row(entry))
+      const row = this.#row(entry)
+      bytes += row.bytes.length
+      rows.push(row)
       // Whatever becomes of this write: it may be there.
       entry.isStored = true
       taken.push({ entry, unsavedFrom, unsavedAtMs })
       entry.unsavedFrom = 0
     }
+    this.#dirty.splice(0, looked)
     let checkpointed = durable
     let asOfMs = wallMs
     for (const { unsavedFrom, unsavedAtMs } of this.#dirty) {
@@ -177,7 +188,7 @@ export class Checkpointer {
       // An earlier change of it may be durable and answered, and no row tells of it yet.
       asOfMs = Math.min(asOfMs, unsavedAtMs - 1)
     }
-    return { taken, rows, checkpointed: Math.max(checkpointed, this.#checkpointed), asOfMs }
+    return { looked, taken, rows, checkpointed: Math.max(checkpointed, this.#checkpointed), asOfMs }
   }
 
   #row(entry: Entry): ImageRow {

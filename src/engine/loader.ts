@@ -21,9 +21,23 @@ export interface LoaderOptions {
   readonly failing: (error: EscrowError | undefined) => void
 }
 
-/** How many images one look at the store brings. */
-const LOADS_AT_ONCE_MAX = 1_000
+/** How many images one look at the store brings, and about how many bytes. */
+const LOADS_AT_ONCE = { first: 128, min: 8, max: 1_000, bytes: 16 << 20 }
 const LOAD_RETRY_MS = 1_000
+
+/** How many images the next look brings: what is stored may be small or large, which the last look has told. */
+class PageSize {
+  keys = LOADS_AT_ONCE.first
+
+  loaded(stored: readonly (StoredImage | undefined)[]): void {
+    let bytes = 0
+    for (const image of stored) bytes += image?.bytes.length ?? 0
+    const { min, max, bytes: bytesAtOnce } = LOADS_AT_ONCE
+    const fits = Math.floor((bytesAtOnce * Math.max(1, stored.length)) / Math.max(1, bytes))
+    // Small ones may be followed by large ones: it grows step by step.
+    this.keys = Math.max(min, Math.min(max, fits, 2 * this.keys))
+  }
+}
 
 /** Brings images into memory: one load in flight for an id, whoever asks for it. */
 export class Loader {
@@ -32,6 +46,7 @@ export class Loader {
   /** Those that are due: they are brought in whatever happens to those who asked. */
   readonly #due = new Set<TransactionKey>()
   #toLoad: TransactionKey[] = []
+  readonly #page = new PageSize()
   #pendingCount = 0
   #idle: (() => void)[] = []
   #isStopped = false
@@ -74,9 +89,10 @@ export class Loader {
 
   async #loadAll(): Promise<void> {
     while (this.#toLoad.length > 0 && !this.#isStopped) {
-      const keys = this.#toLoad.splice(0, LOADS_AT_ONCE_MAX)
+      const keys = this.#toLoad.splice(0, this.#page.keys)
       try {
         const stored = await this.#options.store.images.load(keys)
+        this.#page.loaded(stored)
         if (this.#isStopped) return
         this.#options.failing(undefined)
         keys.forEach((key, at) => {
@@ -134,19 +150,17 @@ export class Loader {
   }
 }
 
-/** The stored images of these keys; those that have none are left out. */
-export async function loadImages(
+/** The stored image of each of these keys, in their order, as they come; undefined for one that has none. */
+export async function* loadImages(
   store: Store,
   keys: readonly TransactionKey[],
-): Promise<[TransactionKey, StoredImage][]> {
-  const found: [TransactionKey, StoredImage][] = []
-  for (let from = 0; from < keys.length; from += LOADS_AT_ONCE_MAX) {
-    const page = keys.slice(from, from + LOADS_AT_ONCE_MAX)
-    const stored = await store.images.load(page)
-    for (const [at, key] of page.entries()) {
-      const image = stored[at]
-      if (image !== undefined) found.push([key, image])
-    }
+): AsyncGenerator<readonly [TransactionKey, StoredImage | undefined]> {
+  const page = new PageSize()
+  for (let from = 0; from < keys.length; ) {
+    const some = keys.slice(from, from + page.keys)
+    from += some.length
+    const stored = await store.images.load(some)
+    page.loaded(stored)
+    for (const [at, key] of some.entries()) yield [key, stored[at]]
   }
-  return found
 }

@@ -145,7 +145,8 @@ export class LogDriver {
     }
     for await (const keys of this.#agenda.held(clock)) {
       const missing = keys.filter((key) => this.#entries.of(key) === undefined)
-      for (const [, stored] of await loadImages(this.#options.store, missing)) this.#enter(stored)
+      for await (const [, stored] of loadImages(this.#options.store, missing))
+        if (stored !== undefined) this.#enter(stored)
     }
     const entries = [...this.#entries]
     this.#agenda.restore(entries)

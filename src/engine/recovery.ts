@@ -12,6 +12,7 @@ import {
 } from '../store/transaction-record.ts'
 import { Entries } from './entries.ts'
 import { Entry } from './entry.ts'
+import { loadImages } from './loader.ts'
 
 /** A log as it was left. */
 export interface Recovered {
@@ -27,8 +28,6 @@ interface Change {
   readonly record: DecodedTransactionRecord
   readonly sequence: number
 }
-
-const LOADS_AT_ONCE_MAX = 1_000
 
 /**
  * Reads what a claimed log holds beyond its images. The tail is contiguous from `checkpointed` + 1 to the head, or this
@@ -64,26 +63,20 @@ function gap(log: number, expected: number, found: number): EscrowError {
 
 async function apply(store: Store, changes: Map<TransactionKey, Change[]>): Promise<Entries> {
   const entries = new Entries()
-  const keys = [...changes.keys()]
-  for (let from = 0; from < keys.length; from += LOADS_AT_ONCE_MAX) {
-    const page = keys.slice(from, from + LOADS_AT_ONCE_MAX)
-    const stored = await store.images.load(page)
-    page.forEach((key, at) => {
-      const row = stored[at]
-      let image: TransactionImage | undefined =
-        row === undefined ? undefined : decodeTransactionImage(row.bytes)
-      let sequence = row?.sequence ?? 0
-      let unsavedFrom = 0
-      for (const change of changes.get(key) ?? []) {
-        // The row stands for this change already: the checkpoint got further than its last word.
-        if (change.sequence <= (row?.sequence ?? 0)) continue
-        image = applyTransactionRecord(image, change.record)
-        sequence = change.sequence
-        if (unsavedFrom === 0) unsavedFrom = change.sequence
-      }
-      if (image !== undefined && unsavedFrom !== 0)
-        entries.add(new Entry(image, { sequence, unsavedFrom, isStored: true }))
-    })
+  for await (const [key, row] of loadImages(store, [...changes.keys()])) {
+    let image: TransactionImage | undefined =
+      row === undefined ? undefined : decodeTransactionImage(row.bytes)
+    let sequence = row?.sequence ?? 0
+    let unsavedFrom = 0
+    for (const change of changes.get(key) ?? []) {
+      // The row stands for this change already: the checkpoint got further than its last word.
+      if (change.sequence <= (row?.sequence ?? 0)) continue
+      image = applyTransactionRecord(image, change.record)
+      sequence = change.sequence
+      if (unsavedFrom === 0) unsavedFrom = change.sequence
+    }
+    if (image !== undefined && unsavedFrom !== 0)
+      entries.add(new Entry(image, { sequence, unsavedFrom, isStored: true }))
   }
   return entries
 }

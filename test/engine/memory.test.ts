@@ -9,6 +9,7 @@ import { Programs } from '../../src/engine/programs.ts'
 import { recover } from '../../src/engine/recovery.ts'
 import type { LogHandle } from '../../src/store/log.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
+import type { Store } from '../../src/store/store.ts'
 import { FakeOutlet } from './fake-outlet.ts'
 import { FakeStepOutlet } from './fake-step-outlet.ts'
 import { failing, messageTo, openWorld, prepareOf, type World } from './world.ts'
@@ -260,3 +261,42 @@ test('a log that lost a segment is not run: it says so', async () => {
   const refused = await world.start().catch((error) => EscrowError.from(error))
   expect(refused).toMatchObject({ code: 'storeCorrupt' })
 })
+
+test('a part of a checkpoint, and a look at the store, are bounded in bytes as well', async () => {
+  const parts: number[] = []
+  const loads: number[] = []
+  const world = await openWorld()
+  const openStore = async (): Promise<Store> => {
+    const store = openMemoryStore(world.disk)
+    const { checkpoint, load } = store.images
+    const bytesOf = (all: readonly ({ readonly bytes: Uint8Array } | undefined)[]): number =>
+      all.reduce((sum, each) => sum + (each?.bytes.length ?? 0), 0)
+    store.images.checkpoint = (handle, what) => {
+      parts.push(bytesOf(what.rows))
+      return checkpoint.call(store.images, handle, what)
+    }
+    store.images.load = async (keys) => {
+      const found = await load.call(store.images, keys)
+      loads.push(bytesOf(found))
+      return found
+    }
+    return store
+  }
+  const overrides = { openStore, bounds: { ...DEFAULT_BOUNDS, checkpointIntervalMs: 5_000 } }
+  await world.restart(0, overrides)
+  const body = 'x'.repeat(1 << 20)
+  const messages = [messageTo('shop/receive', body)]
+  for (let count = 0; count < 300; count++)
+    await world.prepare({ messages, checkBack: { delayMs: 60_000, checksMax: 1 } })
+  await world.clock.advance(10_000)
+  const bound = 16 << 20
+  expect(parts.reduce((sum, bytes) => sum + bytes, 0)).toBeGreaterThanOrEqual(300 * body.length)
+  expect(Math.max(...parts)).toBeLessThanOrEqual(bound + 2 * body.length)
+  // All are due in the same second: the first look is a guess, and those that follow know better.
+  const before = loads.length
+  await world.clock.advance(70_000)
+  const [first = 0, ...others] = loads.slice(before).filter((bytes) => bytes > 0)
+  expect(first).toBeGreaterThan(bound)
+  expect(others.length).toBeGreaterThan(5)
+  expect(Math.max(...others)).toBeLessThanOrEqual(bound + 2 * body.length)
+}, 60_000)

@@ -4,7 +4,7 @@
  */
 import type { Broker, Topic } from '../broker/broker.ts'
 import type { HalfMessage } from '../core/envelope.ts'
-import { EscrowError } from '../core/errors.ts'
+import { type ErrorCode, EscrowError } from '../core/errors.ts'
 import { type Destination, destinationParts } from '../core/ids.ts'
 import type { Runtime } from '../core/runtime.ts'
 import type { Directory } from '../store/directory.ts'
@@ -26,6 +26,8 @@ const REGISTER_MS_MAX = 10_000
 /** How long a refusal stands before the broker is asked again, so that a crowd doesn't ask all at once. */
 const REFUSED_MS = 1_000
 const TOPICS_MAX = 10_000
+/** What a broker says of a topic, and no trouble of its own or of the store. */
+const REFUSALS: ReadonlySet<ErrorCode> = new Set(['unknownDestination', 'notDurable', 'brokerRefused'])
 /** What is published beside body, key and headers: the id, the content type, the names of both. */
 const ENVELOPE_BYTES = 512
 
@@ -163,7 +165,7 @@ export class Topics {
         await this.register(destination)
       } catch (thrown) {
         const error = EscrowError.from(thrown)
-        if (error.retryable || isOver()) continue
+        if (!REFUSALS.has(error.code) || isOver()) continue
         this.#known.delete(destination)
         this.#options.log(
           'error',

@@ -7,6 +7,7 @@ import { once } from 'node:events'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { sweepPostgres } from '../examples/shop/embedded-postgres.ts'
+import { closeEngine } from './services/engine.ts'
 import { closeRun, openRun, readTotals, readUses, writeServices } from './services/ledger.ts'
 import { serviceRows, skippedLines, tableLines } from './services/table.ts'
 
@@ -30,9 +31,11 @@ openRun()
 sweepPostgres()
 const code = await runVitest(process.argv.slice(2))
 const totals = readTotals()
-const rows = serviceRows(readUses(), totals)
+const uses = readUses()
+const rows = serviceRows(uses, totals)
 writeServices(rows)
 sweepPostgres()
+await closeEngine({ wasUsed: uses.some(({ backend }) => backend === 'docker') })
 closeRun()
 for (const line of [...tableLines(rows), ...skippedLines(totals)]) console.log(line)
 

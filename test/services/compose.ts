@@ -1,8 +1,10 @@
+import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parse } from 'yaml'
 
-const file = join(import.meta.dirname, '../../docker-compose.yml')
+/** Where docker-compose.yml is. */
+export const composeFile: string = join(import.meta.dirname, '../../docker-compose.yml')
 
 /** A service of docker-compose.yml, as far as a container is made from it. */
 export interface ComposeService {
@@ -33,7 +35,7 @@ export interface Compose {
 
 /** Reads docker-compose.yml, its anchors resolved. */
 export function readCompose(): Compose {
-  return parse(readFileSync(file, 'utf8'), { merge: true }) as Compose
+  return parse(readFileSync(composeFile, 'utf8'), { merge: true }) as Compose
 }
 
 /** One of its services. */
@@ -41,4 +43,10 @@ export function composeService(name: string): ComposeService {
   const found = readCompose().services[name]
   if (found === undefined) throw new Error(`docker-compose.yml has no service ${name}`)
   return found
+}
+
+/** How Compose itself is called on this machine: the engine's plug-in, or the program that was before it. */
+export function composeCommand(): readonly [string, ...string[]] | undefined {
+  const known = [['docker', 'compose'], ['docker-compose']] as const
+  return known.find(([program, ...args]) => spawnSync(program, [...args, 'version']).status === 0)
 }

@@ -55,7 +55,7 @@ export async function buildImage(client: ContainerRuntimeClient, name: ImageName
   if ((await labelsOf(client, `${base.repo}:${base.tag}`)) === undefined) await buildBase(client)
   const context = { context: folder, src: filesOf(name) }
   const stream = await client.container.dockerode.buildImage(context, {
-    dockerfile: `${name}.Dockerfile`,
+    dockerfile: `${name}.dockerfile`,
     t: standIns[name],
     labels: { [hashLabel]: hashOf(name) },
     // A proxy or a resolver on this machine's loopback serves the build as well.
@@ -65,6 +65,8 @@ export async function buildImage(client: ContainerRuntimeClient, name: ImageName
     abortSignal: AbortSignal.timeout(BUILD_MS_MAX),
   })
   await done(client, stream)
+  // What this one replaces, and nobody else's.
+  await client.container.dockerode.pruneImages({ filters: { dangling: ['true'], label: [hashLabel] } })
 }
 
 async function labelsOf(

@@ -53,6 +53,8 @@ export interface ServiceUse {
   readonly version: string
   /** Milliseconds until it answered its first request. */
   readonly startMs: number
+  /** Why it didn't run where it was looked for first; absent or empty when it did. */
+  readonly insteadOf?: string | undefined
   /** Why it was not there. Absent when it was. */
   readonly missing?: string | undefined
   /** The command that installs it. */

@@ -6,6 +6,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import type { ContainerRuntimeClient } from 'testcontainers'
+import { composeCommand } from './compose.ts'
 import { closeEngine, dockerd, openEngine } from './engine.ts'
 import { buildImage, hasImage, type ImageName, imageNames, pullImage } from './images.ts'
 import { findNode22, node22Folder, node22Version } from './node22.ts'
@@ -29,6 +30,7 @@ const installables: readonly Installable[] = [
     // What the packages only recommend, and an engine may need on a machine that has little else.
     from: ['docker.io', 'iptables', 'iproute2', 'apparmor', 'cgroupfs-mount', 'debootstrap'],
   },
+  { name: 'Docker Compose', present: () => composeCommand() !== undefined, from: ['docker-compose'] },
   ...imageNames.map((name) => ({
     name: `image of ${name}`,
     present: async () => hasImage(await engine(), name),

@@ -45,9 +45,9 @@ test('what is asked for by name runs there or not at all', async () => {
     backend: 'docker',
   })
   await expect(startOn(ways(['native'], everywhere), { backend: 'docker' })).rejects.toThrow(
-    /^docker: no docker here$/,
+    /^no docker here$/,
   )
-  await expect(startOn(ways([], ['docker']), {})).rejects.toThrow(/^native: this service has none$/)
+  await expect(startOn(ways([], ['docker']), {})).rejects.toThrow(/^this service does not run native$/)
   vi.stubEnv('TEST_SERVICES', 'podman')
   await expect(startOn(ways(everywhere, everywhere), {})).rejects.toThrow(
     /"podman"; it may be auto, docker, native/,
@@ -59,13 +59,19 @@ test('a service that ran on two backends has a line for each, and one that fell 
   const uses: ServiceUse[] = [
     { ...use, backend: 'native', insteadOf: 'docker: no engine answers' },
     { ...use, backend: 'docker', file: '/b' },
-    { ...use, backend: 'embedded', file: '/c', missing: 'embedded: this service has none', install: 'setup' },
+    {
+      ...use,
+      backend: 'embedded',
+      file: '/c',
+      missing: 'this service does not run embedded',
+      install: 'setup',
+    },
   ]
   const totals = { passed: 7, failed: 0, skipped: [], ranByFile: { '/a': 3, '/b': 4 } }
   const rows = serviceRows(uses, totals)
   expect(rows).toMatchObject([
     { backend: 'docker', status: 'ran', tests: 4, reason: '' },
-    { backend: 'embedded', status: 'NOT RUN', tests: 0, reason: 'embedded: this service has none' },
+    { backend: 'embedded', status: 'NOT RUN', tests: 0, reason: 'this service does not run embedded' },
     { backend: 'native', status: 'ran', tests: 3, reason: 'docker: no engine answers' },
   ])
   expect(tableLines(rows).filter((line) => line.startsWith('redis'))).toHaveLength(3)

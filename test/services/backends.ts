@@ -36,24 +36,32 @@ export async function startOn<T extends Running, O extends { readonly backend?: 
   options: O,
   usual: readonly Backend[] = all,
 ): Promise<Started<T>> {
-  const reasons: string[] = []
+  const reasons: { backend: Backend; reason: string }[] = []
   const backends = order(options.backend, usual)
   for (const backend of backends) {
     const way = ways[backend]
     if (way === undefined) {
       // In an order, it is only passed by.
-      if (backends.length === 1) reasons.push(`${backend}: this service has none`)
+      if (backends.length === 1) reasons.push({ backend, reason: `this service does not run ${backend}` })
       continue
     }
     try {
       const value = await way(options)
       const { version } = value
-      return { value, backend, version, insteadOf: reasons.join('; '), stop: () => value.stop() }
+      return { value, backend, version, insteadOf: each(reasons), stop: () => value.stop() }
     } catch (error) {
-      reasons.push(`${backend}: ${error instanceof Error ? error.message.split('\n')[0] : error}`)
+      reasons.push({
+        backend,
+        reason: error instanceof Error ? error.message.split('\n')[0]! : String(error),
+      })
     }
   }
-  throw new Error(reasons.join('; '))
+  // One backend is told by the table in a column of its own.
+  throw new Error(reasons.length === 1 ? reasons[0]!.reason : each(reasons))
+}
+
+function each(reasons: readonly { backend: Backend; reason: string }[]): string {
+  return reasons.map(({ backend, reason }) => `${backend}: ${reason}`).join('; ')
 }
 
 function order(asked: Backend | undefined, usual: readonly Backend[]): readonly Backend[] {

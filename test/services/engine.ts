@@ -51,7 +51,12 @@ export async function openEngine(): Promise<ContainerRuntimeClient> {
 /** Ends what this run has left in the engine, and the private engine itself when nobody else uses it. */
 export async function closeEngine({ wasUsed }: { wasUsed: boolean }): Promise<void> {
   const pid = runPid()
-  if (wasUsed) await sweep(await openEngine(), (owner) => owner === pid)
+  try {
+    if (wasUsed) await sweep(await openEngine(), (owner) => owner === pid)
+  } catch (error) {
+    // It is gone, and what ran in it with it, or the next run sweeps.
+    console.log(`The Docker engine was not swept: ${error instanceof Error ? error.message : error}`)
+  }
   rmSync(join(usersFolder, String(pid)), { force: true })
   const deadline = performance.now() + STOP_MS_MAX
   while (existsSync(privateEngine.pidFile) && engineUsers().length === 0 && performance.now() < deadline)

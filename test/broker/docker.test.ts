@@ -132,7 +132,11 @@ test('RabbitMQ in a container has a confirmed message in a durable queue after S
 type Channel = Awaited<ReturnType<Awaited<ReturnType<typeof connectRabbit>>['createConfirmChannel']>>
 
 test('NATS in a container has what a stream confirmed after SIGKILL', async (context) => {
-  const nats: DockerNats = await service('nats', { backend: 'docker' }, context)
+  const nats: DockerNats = await service(
+    'nats',
+    { backend: 'docker', configuration: 'max_payload: 2MB' },
+    context,
+  )
   const onConnection = async <T>(work: (connection: Connection) => Promise<T>): Promise<T> => {
     const { host, port, user, password } = nats
     const connection = await connectNats({
@@ -147,6 +151,7 @@ test('NATS in a container has what a stream confirmed after SIGKILL', async (con
       await connection.close()
     }
   }
+  expect(await onConnection(async ({ info }) => info?.max_payload)).toBe(2 * 1_048_576)
   await troubled(nats, {
     keep: () =>
       onConnection(async (connection) => {

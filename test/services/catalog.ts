@@ -24,7 +24,7 @@ export interface Catalog {
   readonly postgres: Entry<PostgresService, PostgresOptions & OnBackend>
   readonly rabbitmq: Entry<DockerRabbit, { readonly settings?: readonly string[] } & OnBackend>
   readonly redis: Entry<DockerRedis, { readonly settings?: Readonly<Record<string, string>> } & OnBackend>
-  readonly nats: Entry<DockerNats, { readonly args?: readonly string[] } & OnBackend>
+  readonly nats: Entry<DockerNats, { readonly configuration?: string } & OnBackend>
   readonly compose: Entry<readonly [string, ...string[]], object>
   readonly node22: Entry<NodeRuntime, object>
   readonly 'npm-registry': Entry<undefined, object>

@@ -139,12 +139,13 @@ export interface DockerNats extends BrokerService {
   readonly directPort: number
 }
 
-/** NATS; under a second. The arguments are nats-server's, after what docker-compose.yml says. */
-export async function startDockerNats({ args = [] }: NatsArguments = {}): Promise<DockerNats> {
+/** NATS; under a second. The configuration is nats-server's, beside the arguments in docker-compose.yml. */
+export async function startDockerNats({ configuration = '' }: NatsConfiguration = {}): Promise<DockerNats> {
   const inside = 4222
+  const file = '/etc/nats-test.conf'
   const { server, ...service } = await startBroker({
     name: 'nats',
-    args,
+    ...(configuration !== '' && { args: ['--config', file], files: { [file]: configuration } }),
     ports: [inside],
     answers: (port) => hello(port, '', /^INFO .*"version":"([^"]+)"/),
   })
@@ -152,8 +153,8 @@ export async function startDockerNats({ args = [] }: NatsArguments = {}): Promis
   return { ...service, user, password: optionOf('nats', '--pass'), directPort: server.hostPort(inside) }
 }
 
-interface NatsArguments {
-  readonly args?: readonly string[]
+interface NatsConfiguration {
+  readonly configuration?: string
 }
 
 /** What docker-compose.yml gives as an option of a command. */

@@ -12,17 +12,26 @@
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, existsSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { isAlive } from '../../examples/shop/process-tree.ts'
 import { engineUsers, privateEngine } from './engine.ts'
 
 const LOOK_MS = 200
 /** How long a run may be between two uses, or a setup before the tests: starting again would cost a second. */
 const GRACE_LOOKS = 3
 
-const { runFolder, socket, pidFile, log, data } = privateEngine
-const setAside = `${socket}.closing`
+const { runFolder, usersFolder, socket, setAside, pidFile, log, data } = privateEngine
 const [program] = process.argv.slice(2)
 
 mkdirSync(runFolder, { recursive: true, mode: 0o700 })
@@ -62,4 +71,8 @@ for (let unused = 0; engine.exitCode === null && engine.signalCode === null; ) {
   else engine.kill('SIGTERM')
 }
 await ended
+// A process id may be given again: what a killed run has left must not count then.
+for (const pid of readdirSync(usersFolder)) if (!isAlive(Number(pid))) rmSync(join(usersFolder, pid))
 rmSync(setAside, { force: true })
+// A last look may still be waited for.
+process.exit()

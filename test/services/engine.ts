@@ -18,16 +18,21 @@ const PING_MS_MAX = 5_000
 
 const systemSocket = '/var/run/docker.sock'
 const runFolder = '/run/escrow-test-docker'
-const usersFolder = join(runFolder, 'users')
 
 /** The private engine's. The images stay from run to run in `data`. */
 export const privateEngine = {
   runFolder,
+  /** A file for each process that uses it, named by its id. */
+  usersFolder: join(runFolder, 'users'),
   socket: join(runFolder, 'docker.sock'),
+  /** Where the socket is while the engine ends, which is said by its removal. */
+  setAside: join(runFolder, 'docker.sock.closing'),
   pidFile: join(runFolder, 'dockerd.pid'),
   log: join(runFolder, 'dockerd.log'),
   data: '/var/lib/escrow-test-docker',
 } as const
+
+const { usersFolder, socket, setAside, pidFile } = privateEngine
 
 /** Containers carry it, with the process id of the run that they belong to. */
 export const runLabel = 'dev.escrow.test-run'
@@ -59,7 +64,7 @@ export async function closeEngine({ wasUsed }: { wasUsed: boolean }): Promise<vo
   }
   rmSync(join(usersFolder, String(pid)), { force: true })
   const deadline = performance.now() + STOP_MS_MAX
-  while (existsSync(privateEngine.pidFile) && engineUsers().length === 0 && performance.now() < deadline)
+  while ([pidFile, setAside].some(existsSync) && engineUsers().length === 0 && performance.now() < deadline)
     await sleep(50)
 }
 
@@ -100,13 +105,13 @@ async function openPrivateEngine(): Promise<void> {
   writeFileSync(join(usersFolder, String(runPid())), '')
   let keeper: ChildProcess | undefined
   const deadline = performance.now() + START_MS_MAX
-  while (!(await answers(privateEngine.socket))) {
+  while (!(await answers(socket))) {
     if (performance.now() > deadline) throw new Error(`dockerd: no answer in ${START_MS_MAX} ms`)
     // A keeper ends at once where another one has an engine; one that was just ending makes way for ours.
     if (keeper === undefined || keeper.exitCode !== null) keeper = startKeeper(program)
     await sleep(100)
   }
-  process.env.DOCKER_HOST = `unix://${privateEngine.socket}`
+  process.env.DOCKER_HOST = `unix://${socket}`
 }
 
 function startKeeper(program: string): ChildProcess {

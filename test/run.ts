@@ -7,6 +7,7 @@ import { once } from 'node:events'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { sweepPostgres } from '../examples/shop/embedded-postgres.ts'
+import { closeEngine } from './services/engine.ts'
 import { closeRun, openRun, readTotals, readUses, writeServices } from './services/ledger.ts'
 import { serviceRows, skippedLines, tableLines } from './services/table.ts'
 
@@ -30,9 +31,12 @@ openRun()
 sweepPostgres()
 const code = await runVitest(process.argv.slice(2))
 const totals = readTotals()
-const rows = serviceRows(readUses(), totals)
+const uses = readUses()
+const rows = serviceRows(uses, totals)
 writeServices(rows)
 sweepPostgres()
+const wasUsed = uses.some(({ backend, missing }) => backend === 'docker' && missing === undefined)
+await closeEngine({ wasUsed })
 closeRun()
 for (const line of [...tableLines(rows), ...skippedLines(totals)]) console.log(line)
 

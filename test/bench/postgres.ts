@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import pg from 'pg'
-import { nativePostgresBin, type PostgresService, startPostgres } from '../services/postgres.ts'
+import { nativePostgresBin, type PostgresProcess, startPostgres } from '../services/postgres.ts'
 import type { Bench, BenchOptions } from './bench.ts'
 import { startCoordinator } from './coordinator.ts'
 import { type Row, row } from './figures.ts'
@@ -36,10 +36,9 @@ interface Database {
 type Measured = CountedLoad & { readonly database: Database }
 
 /** Runs something on a server of its own, and ends it. */
-async function onServer<T>(work: (server: PostgresService, pid: number) => Promise<T>): Promise<T> {
+async function onServer<T>(work: (server: PostgresProcess, pid: number) => Promise<T>): Promise<T> {
   const backend = nativePostgresBin() === undefined ? 'embedded' : 'native'
-  const server = await startPostgres({
-    backend,
+  const server = await startPostgres(backend, {
     // As somebody would set it on such a machine: the defaults are for a hundred megabytes.
     settings: {
       shared_buffers: '1GB',
@@ -59,7 +58,7 @@ async function onServer<T>(work: (server: PostgresService, pid: number) => Promi
 let databases = 0
 
 /** A database that nobody has used. */
-async function freshPlace(server: PostgresService, databasePid: number): Promise<Place> {
+async function freshPlace(server: PostgresProcess, databasePid: number): Promise<Place> {
   databases += 1
   return { where: await server.database(`bench_${databases}`), databasePid }
 }

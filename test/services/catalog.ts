@@ -1,22 +1,11 @@
 import { execFileSync } from 'node:child_process'
 import { tmpdir } from 'node:os'
-import type { BrokerService } from './broker-service.ts'
+import type { PostgresOptions } from '../../examples/shop/embedded-postgres.ts'
+import { type Backend, type Started, startOn } from './backends.ts'
+import { composeCommand } from './compose.ts'
+import type { DockerNats, DockerRabbit, DockerRedis } from './docker-services.ts'
 import { findNode22, type NodeRuntime } from './node22.ts'
-import {
-  nativePostgresBin,
-  type PostgresService,
-  type PostgresServiceOptions,
-  startPostgres,
-} from './postgres.ts'
-import { type RedisOptions, type RedisService, startRedis } from './redis.ts'
-
-/** A service that answers: what the test gets, how it is called in the closing table, and how it ends. */
-export interface Started<T> {
-  readonly value: T
-  readonly backend: string
-  readonly version: string
-  stop(): Promise<void>
-}
+import { type PostgresService, startPostgres } from './postgres.ts'
 
 interface Entry<T, O> {
   /** The command that installs it; printed wherever it is missing. */
@@ -25,37 +14,70 @@ interface Entry<T, O> {
   start(options: O): Promise<Started<T>>
 }
 
+interface OnBackend {
+  /** Runs there or not at all. Default: as `startOn` says. */
+  readonly backend?: Backend
+}
+
 /** What a test may ask for by `service(name)`. */
 export interface Catalog {
-  readonly postgres: Entry<PostgresService, PostgresServiceOptions>
-  readonly 'postgres-native': Entry<PostgresService, Omit<PostgresServiceOptions, 'backend'>>
+  readonly postgres: Entry<PostgresService, PostgresOptions & OnBackend>
+  readonly rabbitmq: Entry<DockerRabbit, { readonly settings?: readonly string[] } & OnBackend>
+  readonly redis: Entry<DockerRedis, { readonly settings?: Readonly<Record<string, string>> } & OnBackend>
+  readonly nats: Entry<DockerNats, { readonly configuration?: string } & OnBackend>
+  readonly compose: Entry<readonly [string, ...string[]], object>
   readonly node22: Entry<NodeRuntime, object>
-  readonly redis: Entry<RedisService, RedisOptions>
   readonly 'npm-registry': Entry<undefined, object>
 }
 
 const setup = 'npm run services:setup'
 
-type Service = Pick<BrokerService, 'backend' | 'version' | 'stop'>
-
 /** Every service, one entry each. */
 export const catalog: Catalog = {
-  postgres: { install: 'npm ci', start: async (options) => started(await startPostgres(options)) },
-  'postgres-native': {
+  postgres: {
     install: setup,
-    async start(options) {
-      if (nativePostgresBin() === undefined) throw new Error('no PostgreSQL is installed on this machine')
-      return started(await startPostgres({ ...options, backend: 'native' }))
+    start: (options) =>
+      startOn(
+        {
+          docker: async (each) => (await docker()).startDockerPostgres(each),
+          native: (each) => startPostgres('native', each),
+          embedded: (each) => startPostgres('embedded', each),
+        },
+        options,
+        // It starts in half the time, and many files start one.
+        ['embedded'],
+      ),
+  },
+  rabbitmq: {
+    install: setup,
+    start: (options) =>
+      startOn({ docker: async (each) => (await docker()).startDockerRabbit(each) }, options),
+  },
+  redis: {
+    install: setup,
+    start: (options) => startOn({ docker: async (each) => (await docker()).startDockerRedis(each) }, options),
+  },
+  nats: {
+    install: setup,
+    start: (options) => startOn({ docker: async (each) => (await docker()).startDockerNats(each) }, options),
+  },
+  compose: {
+    install: setup,
+    async start() {
+      const value = composeCommand()
+      if (value === undefined) throw new Error('neither `docker compose` nor `docker-compose` is installed')
+      const [program, ...args] = value
+      const version = execFileSync(program, [...args, 'version', '--short'], { encoding: 'utf8' }).trim()
+      return { value, backend: value.join(' '), version, insteadOf: '', stop: async () => {} }
     },
   },
   node22: {
     install: setup,
     async start() {
       const value = findNode22()
-      return { value, backend: 'npm', version: value.version, stop: async () => {} }
+      return { value, backend: 'npm', version: value.version, insteadOf: '', stop: async () => {} }
     },
   },
-  redis: { install: setup, start: async (options) => started(await startRedis(options)) },
   'npm-registry': {
     install: 'a network in which npm reaches its registry',
     async start() {
@@ -68,11 +90,12 @@ export const catalog: Catalog = {
       } catch (error) {
         throw new Error('npm does not reach its registry', { cause: error })
       }
-      return { value: undefined, backend: 'npm', version: '', stop: async () => {} }
+      return { value: undefined, backend: 'npm', version: '', insteadOf: '', stop: async () => {} }
     },
   },
 }
 
-function started<T extends Service>(value: T): Started<T> {
-  return { value, backend: value.backend, version: value.version, stop: () => value.stop() }
+/** Loaded where it is asked for: most test files need no engine. */
+function docker() {
+  return import('./docker-services.ts')
 }

@@ -8,14 +8,23 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 
 const resultsFolder = join(import.meta.dirname, '../results')
 const variable = 'ESCROW_TEST_RUN_FOLDER'
+const runPrefix = 'escrow-test-run-'
 
 /** Makes the folder of one run, told to the workers by the environment, so that two runs at once don't mix. */
 export function openRun(): void {
-  process.env[variable] = mkdtempSync(join(tmpdir(), 'escrow-test-run-'))
+  process.env[variable] = mkdtempSync(join(tmpdir(), `${runPrefix}${process.pid}-`))
+}
+
+/** The process that this run is named by: the one that opened it, or this one where a test is run by vitest alone. */
+export function runPid(): number {
+  const [pid] = basename(process.env[variable] ?? '')
+    .replace(runPrefix, '')
+    .split('-')
+  return Number(pid) || process.pid
 }
 
 /** Removes the folder of the run; what is to stay was written to test/results. */
@@ -44,6 +53,8 @@ export interface ServiceUse {
   readonly version: string
   /** Milliseconds until it answered its first request. */
   readonly startMs: number
+  /** Why it didn't run where it was looked for first; absent or empty when it did. */
+  readonly insteadOf?: string | undefined
   /** Why it was not there. Absent when it was. */
   readonly missing?: string | undefined
   /** The command that installs it. */

@@ -2,7 +2,7 @@ import { Client } from 'pg'
 import { expect, test } from 'vitest'
 import { service } from './require.ts'
 
-const postgres = await service('postgres-native')
+const postgres = await service('postgres', { backend: 'native' })
 
 test('the native server is driven like the embedded one, SIGKILL included', async () => {
   const url = await postgres.database('native')

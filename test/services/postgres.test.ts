@@ -97,10 +97,10 @@ test('a folder of the caller is kept by stop and started again', async () => {
   // As root the server is somebody else, who passes through here.
   chmodSync(folder, 0o755)
   const dataDir = join(folder, 'data')
-  const first = await startPostgres({ dataDir })
+  const first = await startPostgres('embedded', { dataDir })
   await first.database('kept')
   await first.stop()
-  const second = await startPostgres({ dataDir, port: first.port })
+  const second = await startPostgres('embedded', { dataDir, port: first.port })
   const client = await connected(await second.database('kept'))
   await client.end()
   await second.stop()

@@ -6,17 +6,16 @@ import {
   startEmbeddedPostgres,
   startPostgresFrom,
 } from '../../examples/shop/embedded-postgres.ts'
-
-export type PostgresBackend = 'embedded' | 'native'
+import type { Backend } from './backends.ts'
 
 /** A PostgreSQL of the test's own; fsync and synchronous_commit are on unless its settings say otherwise. */
-export interface PostgresService extends PostgresServer {
-  readonly backend: PostgresBackend
+export interface PostgresService extends Omit<PostgresServer, 'dataDir'> {
+  readonly backend: Backend
 }
 
-export interface PostgresServiceOptions extends PostgresOptions {
-  /** Default: what TEST_SERVICES says, else `embedded`, which needs nothing installed. */
-  readonly backend?: PostgresBackend
+/** The same as a process of this machine. */
+export interface PostgresProcess extends PostgresServer {
+  readonly backend: 'native' | 'embedded'
 }
 
 const debian = '/usr/lib/postgresql'
@@ -30,17 +29,16 @@ export function nativePostgresBin(): string | undefined {
     .find((bin) => existsSync(join(bin, 'postgres')))
 }
 
-/** Starts a server on a free port of 127.0.0.1 with an empty data folder; under a second either way. */
-export async function startPostgres(options: PostgresServiceOptions = {}): Promise<PostgresService> {
-  const { backend = defaultBackend(), ...rest } = options
-  if (backend === 'embedded') return Object.assign(await startEmbeddedPostgres(rest), { backend })
+/**
+ * Starts a server on a free port of 127.0.0.1 with an empty data folder; under a second either way. Embedded needs
+ * nothing installed; throws where no native one is.
+ */
+export async function startPostgres(
+  backend: PostgresProcess['backend'],
+  options: PostgresOptions = {},
+): Promise<PostgresProcess> {
+  if (backend === 'embedded') return Object.assign(await startEmbeddedPostgres(options), { backend })
   const bin = nativePostgresBin()
   if (bin === undefined) throw new Error(`no PostgreSQL below ${debian}`)
-  return Object.assign(await startPostgresFrom(bin, rest), { backend })
-}
-
-function defaultBackend(): PostgresBackend {
-  const asked = process.env.TEST_SERVICES ?? 'embedded'
-  if (asked === 'embedded' || asked === 'native') return asked
-  throw new Error(`TEST_SERVICES is "${asked}"; it may be embedded or native`)
+  return Object.assign(await startPostgresFrom(bin, options), { backend })
 }

@@ -7,7 +7,8 @@ import {
   type TestContext,
   TestRunner,
 } from 'vitest'
-import { type Catalog, catalog, type Started } from './catalog.ts'
+import type { Started } from './backends.ts'
+import { type Catalog, catalog } from './catalog.ts'
 import { recordUse } from './ledger.ts'
 
 type Options<N extends keyof Catalog> = Parameters<Catalog[N]['start']>[0]
@@ -41,7 +42,8 @@ export async function service<N extends keyof Catalog>(
     const reason = error instanceof Error ? error.message : String(error)
     recordUse({
       ...use,
-      backend: '',
+      // Where the test asked for one.
+      backend: (options as { readonly backend?: string }).backend ?? '',
       version: '',
       startMs: 0,
       missing: firstLine(reason),
@@ -53,7 +55,8 @@ export async function service<N extends keyof Catalog>(
       })
     return skip(`${name} is missing: ${firstLine(reason)}; install it with: ${entry.install}`, context)
   }
-  recordUse({ ...use, backend: found.backend, version: found.version, startMs: performance.now() - from })
+  const { backend, version, insteadOf } = found
+  recordUse({ ...use, backend, version, insteadOf, startMs: performance.now() - from })
   if (context === undefined) afterAll(() => found.stop())
   else context.onTestFinished(() => found.stop())
   return found.value

@@ -1,9 +1,14 @@
 /**
  * `npm run services:setup`: installs what the tests can use and isn't there yet, and says what it can't install.
- * Nothing is started. Exits 0 as well when something is left out: the tests then name what did not run.
+ * What it starts for that, a Docker engine, is ended. Exits 0 as well when something is left out: the tests then name
+ * what did not run.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import type { ContainerRuntimeClient } from 'testcontainers'
+import { composeCommand } from './compose.ts'
+import { closeEngine, dockerd, openEngine } from './engine.ts'
+import { buildImage, hasImage, type ImageName, imageNames, pullImage } from './images.ts'
 import { findNode22, node22Folder, node22Version } from './node22.ts'
 import { nativePostgresBin } from './postgres.ts'
 import { redisVersion } from './redis.ts'
@@ -11,9 +16,9 @@ import { redisVersion } from './redis.ts'
 interface Installable {
   readonly name: string
   /** Whether it is there already. */
-  present(): boolean
+  present(): boolean | Promise<boolean>
   /** Debian packages, or a function that installs it and returns why it couldn't. */
-  readonly from: readonly string[] | (() => string | undefined)
+  readonly from: readonly string[] | (() => string | undefined | Promise<string | undefined>)
 }
 
 /** One line each. */
@@ -21,7 +26,61 @@ const installables: readonly Installable[] = [
   { name: 'PostgreSQL (native)', present: () => nativePostgresBin() !== undefined, from: ['postgresql'] },
   { name: 'Redis', present: () => redisVersion() !== undefined, from: ['redis-server'] },
   { name: `Node ${node22Version}`, present: hasNode22, from: installNode22 },
+  {
+    name: 'Docker',
+    present: hasDocker,
+    // What the packages only recommend, and an engine may need on a machine that has little else.
+    from: ['docker.io', 'iptables', 'iproute2', 'apparmor', 'cgroupfs-mount', 'debootstrap'],
+  },
+  { name: 'Docker Compose', present: () => composeCommand() !== undefined, from: ['docker-compose'] },
+  ...imageNames.map((name) => ({
+    name: `image of ${name}`,
+    present: async () => hasImage(await engine(), name),
+    from: () => installImage(name),
+  })),
 ]
+
+let found: ContainerRuntimeClient | undefined
+
+async function engine(): Promise<ContainerRuntimeClient> {
+  found ??= await openEngine()
+  return found
+}
+
+async function hasDocker(): Promise<boolean> {
+  return (
+    dockerd() !== undefined ||
+    (await openEngine().then(
+      () => true,
+      () => false,
+    ))
+  )
+}
+
+/** Why nothing is pulled any more; one try tells that no registry is reachable. */
+let noRegistry: string | undefined
+
+async function installImage(name: ImageName): Promise<string | undefined> {
+  const client = await engine()
+  if (noRegistry === undefined) {
+    try {
+      await pullImage(client, name)
+      return undefined
+    } catch (error) {
+      noRegistry = firstLine(error)
+    }
+  }
+  try {
+    await buildImage(client, name)
+    return undefined
+  } catch (error) {
+    return `${firstLine(error)}; and it can't be pulled: ${noRegistry}`
+  }
+}
+
+function firstLine(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).split('\n')[0]!
+}
 
 const policyFile = '/usr/sbin/policy-rc.d'
 
@@ -78,11 +137,19 @@ function run(program: string, args: readonly string[], cwd = '/'): string | unde
   )
 }
 
-for (const { name, present, from } of installables) {
-  if (present()) {
-    console.log(`${name}: there`)
-    continue
+async function install({ present, from }: Installable): Promise<string> {
+  try {
+    if (await present()) return 'there'
+    const failure = typeof from === 'function' ? await from() : installDebian(from)
+    return failure === undefined ? 'installed' : `NOT installed: ${failure}`
+  } catch (error) {
+    return `NOT installed: ${firstLine(error)}`
   }
-  const failure = typeof from === 'function' ? from() : installDebian(from)
-  console.log(failure === undefined ? `${name}: installed` : `${name}: NOT installed: ${failure}`)
 }
+
+for (const each of installables) {
+  const from = performance.now()
+  const result = await install(each)
+  console.log(`${each.name}: ${result} (${((performance.now() - from) / 1000).toFixed(1)} s)`)
+}
+await closeEngine({ wasUsed: false })

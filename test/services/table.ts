@@ -4,12 +4,12 @@ import type { ServiceRow, ServiceUse, Totals } from './ledger.ts'
 export function serviceRows(uses: readonly ServiceUse[], totals: Totals | undefined): ServiceRow[] {
   const groups = new Map<string, ServiceUse[]>()
   for (const use of uses) {
-    const key = [use.service, use.backend, use.version, use.missing ?? ''].join('\n')
+    const key = [use.service, use.backend, use.version, use.missing ?? use.insteadOf ?? ''].join('\n')
     groups.set(key, [...(groups.get(key) ?? []), use])
   }
   return [...groups.values()]
     .map((group) => row(group, totals))
-    .sort((a, b) => (a.service < b.service ? -1 : 1))
+    .sort((a, b) => (`${a.service} ${a.backend}` < `${b.service} ${b.backend}` ? -1 : 1))
 }
 
 function row(group: readonly ServiceUse[], totals: Totals | undefined): ServiceRow {
@@ -23,7 +23,7 @@ function row(group: readonly ServiceUse[], totals: Totals | undefined): ServiceR
     version: first.version,
     startMs: missing ? null : Math.round(starts[Math.floor(starts.length / 2)]!),
     tests: missing ? 0 : testsRun(group, totals),
-    reason: first.missing ?? '',
+    reason: first.missing ?? first.insteadOf ?? '',
     install: first.install ?? '',
   }
 }

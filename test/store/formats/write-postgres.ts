@@ -69,7 +69,7 @@ async function inserts(client: pg.Client, table: string): Promise<string[]> {
   return rows.map(({ line }) => `insert into ${table} (${names.join(', ')}) values (${line});`)
 }
 
-const server = await startPostgres()
+const server = await startPostgres('embedded')
 const { setTimer, randomBytes } = systemRuntime
 const store = await openPostgresStore({
   url: server.url,

@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { tmpdir } from 'node:os'
 import type { BrokerService } from './broker-service.ts'
+import { type NatsOptions, type NatsService, startNats } from './nats.ts'
 import { findNode22, type NodeRuntime } from './node22.ts'
 import {
   nativePostgresBin,
@@ -31,6 +32,7 @@ export interface Catalog {
   readonly 'postgres-native': Entry<PostgresService, Omit<PostgresServiceOptions, 'backend'>>
   readonly node22: Entry<NodeRuntime, object>
   readonly redis: Entry<RedisService, RedisOptions>
+  readonly nats: Entry<NatsService, NatsOptions>
   readonly 'npm-registry': Entry<undefined, object>
 }
 
@@ -56,6 +58,7 @@ export const catalog: Catalog = {
     },
   },
   redis: { install: setup, start: async (options) => started(await startRedis(options)) },
+  nats: { install: setup, start: async (options) => started(await startNats(options)) },
   'npm-registry': {
     install: 'a network in which npm reaches its registry',
     async start() {

@@ -4,6 +4,7 @@
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { natsVersion } from './nats.ts'
 import { findNode22, node22Folder, node22Version } from './node22.ts'
 import { nativePostgresBin } from './postgres.ts'
 import { redisVersion } from './redis.ts'
@@ -20,6 +21,7 @@ interface Installable {
 const installables: readonly Installable[] = [
   { name: 'PostgreSQL (native)', present: () => nativePostgresBin() !== undefined, from: ['postgresql'] },
   { name: 'Redis', present: () => redisVersion() !== undefined, from: ['redis-server'] },
+  { name: 'NATS', present: () => natsVersion() !== undefined, from: ['nats-server'] },
   { name: `Node ${node22Version}`, present: hasNode22, from: installNode22 },
 ]
 

@@ -22,10 +22,10 @@ import {
   type JetStreamManager,
   jetstreamManager,
 } from '@nats-io/jetstream'
-import { type Msg, nanos } from '@nats-io/transport-node'
+import { type Msg, type Subscription as NatsSubscription, nanos } from '@nats-io/transport-node'
 import { EscrowError } from '../core/errors.ts'
 import type { BrokerMessage, SubscribeOptions } from './broker.ts'
-import { type Connector, within } from './connector.ts'
+import { answered, briefly, type Connector } from './connector.ts'
 import { messageOf } from './headers.ts'
 import { Lanes } from './lanes.ts'
 import type { NatsConnection } from './nats-connection.ts'
@@ -42,6 +42,8 @@ export interface NatsReaderOptions extends SubscribeOptions {
 }
 
 interface Entry {
+  /** Its place in the stream, and when it was stored there: one that is made anew counts from 1 again. */
+  readonly identity: string
   readonly seq: number
   readonly message: BrokerMessage
   /** Where to acknowledge it; another one each time that it comes. */
@@ -50,12 +52,13 @@ interface Entry {
 
 /** Messages of a group that are unacknowledged at once. */
 const ACK_PENDING_MAX = 384
+const RECENT_MAX = 1_024
 const PAGE = 128
 const PULL_MS = 2_000
 const LOOK_MS = 100
 const ANSWER_MS_MAX = 10_000
 const PAUSE_MS = 200
-const END_MS_MAX = 2_000
+const ACK = '+ACK'
 const EXPIRED = 408
 const CLOSED = 0
 const CONSUMER_NOT_FOUND = 10_014
@@ -64,8 +67,10 @@ const CONSUMER_NOT_FOUND = 10_014
 export class NatsReader {
   readonly #options: NatsReaderOptions
   readonly #lanes: Lanes<Entry>
-  /** From when it comes until its acknowledgement is confirmed; by its place in the stream. */
-  readonly #held = new Map<number, Entry>()
+  /** From when it comes until its acknowledgement is confirmed; by its identity. */
+  readonly #held = new Map<string, Entry>()
+  /** Acknowledged of late: a server that crashed may have forgotten that. */
+  readonly #recent = new Map<string, string>()
   #handled: Entry[] = []
   /** Undefined: it reads. */
   #aside: Entry[] | undefined
@@ -75,6 +80,7 @@ export class NatsReader {
   #acknowledging: Promise<void> | undefined
   #reading: Promise<void> = Promise.resolve()
   #heartbeat: NodeJS.Timeout | undefined
+  #subscription: NatsSubscription | undefined
   #roomCallback = (): void => {}
   #isSilent = false
 
@@ -92,7 +98,7 @@ export class NatsReader {
   /** Makes the consumer, and begins to read. */
   async start(signal: AbortSignal): Promise<void> {
     const connection = await this.#options.connector.get(signal)
-    await bounded(this.#makeConsumer(connection))
+    await answered('nats', this.#makeConsumer(connection))
     this.#heartbeat = setInterval(() => this.#renew(), Math.ceil(this.#ackWaitMs / 3))
     this.#reading = this.#run()
   }
@@ -149,7 +155,7 @@ export class NatsReader {
     const { client } = connection
     const inbox = `_INBOX.${randomUUID()}`
     let pull: Pull = { left: 0, end: () => {} }
-    client.subscribe(`${inbox}.*`, {
+    this.#subscription = client.subscribe(`${inbox}.*`, {
       callback: (_, message) => {
         const status = message.subject.startsWith(inbox) ? (message.headers?.code ?? 0) : 0
         if (status !== 0) pull.end(status)
@@ -162,10 +168,10 @@ export class NatsReader {
     })
     void client.closed().then(() => pull.end(CLOSED))
     this.#ending.signal.addEventListener('abort', () => pull.end(EXPIRED), { once: true })
-    const info = await bounded(this.#makeConsumer(connection))
+    const info = await answered('nats', this.#makeConsumer(connection))
     if (info.num_ack_pending > this.#held.size) {
       this.#aside ??= []
-      void this.#settle(connection).catch(() => {})
+      void this.#settle(connection).catch(() => this.#options.connector.drop(connection))
     } else this.#goOn()
     const next = `$JS.API.CONSUMER.MSG.NEXT.${this.#stream}.${this.#options.consumer}`
     for (let pulls = 1; !this.#ending.signal.aborted; pulls++) {
@@ -175,7 +181,7 @@ export class NatsReader {
       })
       const request = JSON.stringify({ batch: PAGE, expires: nanos(PULL_MS) })
       client.publish(next, request, { reply: `${inbox}.${pulls}` })
-      const status = await bounded(ended, PULL_MS + ANSWER_MS_MAX)
+      const status = await answered('nats', ended, PULL_MS + ANSWER_MS_MAX)
       if (status !== EXPIRED) throw new EscrowError('brokerUnavailable', `nats: reading ended with ${status}`)
     }
   }
@@ -183,8 +189,9 @@ export class NatsReader {
   /** Waits until nothing is unacknowledged that it does not hold. */
   async #settle(connection: NatsConnection): Promise<void> {
     const { consumer } = this.#options
+    for (const reply of this.#recent.values()) connection.client.publish(reply, ACK)
     const manager = await jetstreamManager(connection.client, { checkAPI: false })
-    const until = performance.now() + this.#ackWaitMs * 1.25 + ANSWER_MS_MAX / 10
+    const until = performance.now() + this.#ackWaitMs * 1.25 + PULL_MS
     while (performance.now() < until && !this.#ending.signal.aborted) {
       await sleep(LOOK_MS)
       const info = await manager.consumers.info(this.#stream, consumer)
@@ -201,21 +208,23 @@ export class NatsReader {
 
   #add(message: Msg): void {
     const reply = message.reply ?? ''
-    // $JS.ACK.stream.consumer.deliveries.stream-sequence…, newer ones with domain and account before the stream.
+    // $JS.ACK.stream.consumer.deliveries.sequence.delivery.time…, newer ones with domain and account before the stream.
     const parts = reply.split('.')
-    const seq = Number(parts[parts.length <= 9 ? 5 : 7])
-    const held = this.#held.get(seq)
+    const [seq = '', , time = ''] = parts.slice(parts.length <= 9 ? 5 : 7)
+    const identity = `${seq}.${time}`
+    const held = this.#held.get(identity)
     if (held !== undefined) {
       held.reply = reply
       return
     }
-    const entry = { seq, reply, message: this.#toMessage(message, seq) }
-    this.#held.set(seq, entry)
-    if (this.#aside === undefined) this.#lanes.add(entry)
+    const entry: Entry = { identity, seq: Number(seq), reply, message: this.#toMessage(message, seq) }
+    this.#held.set(identity, entry)
+    if (this.#recent.has(identity)) this.#acknowledge(entry)
+    else if (this.#aside === undefined) this.#lanes.add(entry)
     else this.#aside.push(entry)
   }
 
-  #toMessage(message: Msg, seq: number): BrokerMessage {
+  #toMessage(message: Msg, seq: string): BrokerMessage {
     const headers: Record<string, string> = {}
     for (const [name, values] of message.headers ?? [])
       if (!/^nats-/i.test(name)) headers[name] = values.join(', ')
@@ -247,13 +256,20 @@ export class NatsReader {
       try {
         const connection = await connector.get(AbortSignal.timeout(ANSWER_MS_MAX))
         // A consumer that is gone answers as well: there is nothing to acknowledge then.
-        await bounded(Promise.all(entries.map(({ reply }) => connection.ask(reply, '+ACK'))))
+        await answered('nats', Promise.all(entries.map(({ reply }) => connection.ask(reply, ACK))))
       } catch {
         this.#handled.unshift(...entries)
         await sleep(PAUSE_MS)
         continue
       }
-      for (const { seq } of entries) this.#held.delete(seq)
+      for (const { identity, reply } of entries) {
+        this.#held.delete(identity)
+        this.#recent.set(identity, reply)
+      }
+      for (const [identity] of this.#recent) {
+        if (this.#recent.size <= RECENT_MAX) break
+        this.#recent.delete(identity)
+      }
       this.#roomCallback()
     }
   }
@@ -292,24 +308,18 @@ export class NatsReader {
   async #leave(): Promise<void> {
     this.#isSilent = true
     clearInterval(this.#heartbeat)
-    this.#tell('-NAK')
-    await briefly(this.#options.connector.current?.client.flush())
-    this.#options.connector.close()
+    const { connector } = this.#options
+    if (connector.current !== undefined) {
+      // What it gives back would come to itself again, as long as it waits for messages.
+      await briefly(this.#subscription?.drain())
+      this.#tell('-NAK')
+      await briefly(connector.current?.client.flush())
+    }
+    connector.close()
   }
 }
 
 interface Pull {
   left: number
   end(status: number): void
-}
-
-async function bounded<T>(promise: Promise<T>, ms = ANSWER_MS_MAX): Promise<T> {
-  return await within(promise, AbortSignal.timeout(ms), () => {
-    return new EscrowError('brokerUnavailable', 'nats: no answer in time')
-  })
-}
-
-/** Waits for what may also be left undone. */
-async function briefly(promise: Promise<void> | undefined): Promise<void> {
-  await bounded(Promise.resolve(promise), END_MS_MAX).catch(() => {})
 }

@@ -146,12 +146,12 @@ test('from the latest on, a new group sees nothing older', async () => {
 })
 
 test('a stream that was trimmed under a reader stops nobody', async () => {
-  const broker = connect()
+  const broker = connect({ consumer: 'one', claimIdleMs: 3_600_000 })
   await publish(
     broker,
     ['a', 'b'].map((id) => message(topic, id, 'k')),
   )
-  await takeAndDie('escrow-dead', 1)
+  await takeAndDie('one', 1)
   await redisCommand(server, ['XTRIM', topic, 'MAXLEN', '=', '1'])
   const got: string[] = []
   await broker.subscribe({ topic, group: 'g' }, async ({ id }) => {

@@ -109,3 +109,17 @@ export async function within<T>(promise: Promise<T>, signal: AbortSignal, late: 
     signal.removeEventListener('abort', onAbort)
   }
 }
+
+const ANSWER_MS_MAX = 10_000
+const END_MS_MAX = 2_000
+
+/** An answer of the server, or `brokerUnavailable` after so many milliseconds. */
+export async function answered<T>(kind: string, answer: Promise<T>, ms = ANSWER_MS_MAX): Promise<T> {
+  const late = () => new EscrowError('brokerUnavailable', `${kind}: no answer within ${ms} ms`)
+  return await within(answer, AbortSignal.timeout(ms), late)
+}
+
+/** Waits, for two seconds at most, for what may also be left undone. */
+export async function briefly(promise: Promise<unknown> | undefined): Promise<void> {
+  await answered('', Promise.resolve(promise), END_MS_MAX).catch(() => {})
+}

@@ -139,6 +139,11 @@ export function pairs(reply: Reply): ReadonlyMap<string, string> {
   return found
 }
 
+/** Several of them. */
+export function records(reply: Reply): readonly ReadonlyMap<string, string>[] {
+  return Array.isArray(reply) ? reply.map(pairs) : []
+}
+
 /** The first word of an error of the server, such as `OOM`; empty for any other error. */
 export function codeOf(thrown: unknown): string {
   return thrown instanceof ErrorReply ? (/^[A-Z]+\b/.exec(thrown.message)?.[0] ?? '') : ''

@@ -2,11 +2,10 @@
  * One reader of a group of a stream. It reads on a connection of its own, because reading waits there for messages; what it
  * has to say goes over the broker's connection.
  *
- * | what it reads, in this order                         | when                                                   |
- * |------------------------------------------------------|--------------------------------------------------------|
- * | what it was given before, and doesn't hold in memory  | after each time that it connected: an answer was lost   |
- * | what other readers left, XAUTOCLAIM                   | then, and every half of `claimIdleMs`                   |
- * | what nobody was given yet                             | as long as it has room                                 |
+ * | state    | what it reads                                                | leaves by                               |
+ * |----------|--------------------------------------------------------------|-----------------------------------------|
+ * | waiting  | what it was given before and doesn't hold, as an answer was lost; what dead readers left (XAUTOCLAIM). That is set aside | what others were given before is acknowledged or taken over; or `claimIdleMs` and a little is over |
+ * | reading  | what was set aside, in the stream's order; then what nobody was given yet; what dead readers left, every half of `claimIdleMs` | the connection broke |
  *
  * While it holds a message, it says so (XCLAIM), so that nobody takes it for dead. What it holds unhandled at its end is
  * free for others at once.
@@ -15,11 +14,10 @@ import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { EscrowError } from '../core/errors.ts'
 import type { BrokerMessage, SubscribeOptions } from './broker.ts'
-import type { Connector } from './connector.ts'
-import { within } from './connector.ts'
+import { answered, briefly, type Connector } from './connector.ts'
 import { messageOf } from './headers.ts'
 import { Lanes } from './lanes.ts'
-import { codeOf, type RedisConnection, type Reply, redisError } from './redis-connection.ts'
+import { codeOf, type RedisConnection, type Reply, records, redisError } from './redis-connection.ts'
 
 /** What a reader is made of. */
 export interface RedisReaderOptions extends SubscribeOptions {
@@ -44,7 +42,7 @@ const PAGE = 128
 const BLOCK_MS = 1_000
 const ANSWER_MS_MAX = 10_000
 const PAUSE_MS = 200
-const END_MS_MAX = 2_000
+const LOOK_MS = 100
 const PREFIX = 'escrow-'
 
 /** Removes a reader from its group, unless it has been given messages that it has not acknowledged: those would be lost. */
@@ -60,6 +58,8 @@ export class RedisReader {
   readonly #held = new Set<string>()
   readonly #handled: string[] = []
   readonly #ending = new AbortController()
+  /** Undefined: it reads. */
+  #aside: Entry[] | undefined
   #from: string
   #acknowledging: Promise<void> | undefined
   #reading: Promise<void> = Promise.resolve()
@@ -82,9 +82,7 @@ export class RedisReader {
   /** Makes the group, and begins to read. Rejects as `Broker.register` does. */
   async start(signal: AbortSignal): Promise<void> {
     const connection = await this.#options.own.get(signal)
-    await within(this.#makeGroup(connection), signal, () => {
-      return new EscrowError('brokerUnavailable', 'redis: the group was not made in time')
-    })
+    await answered('redis', this.#makeGroup(connection))
     const { claimIdleMs } = this.#options
     this.#heartbeat = setInterval(() => void this.#renew().catch(() => {}), Math.ceil(claimIdleMs / 3))
     this.#reading = this.#run()
@@ -132,8 +130,11 @@ export class RedisReader {
   async #read(connection: RedisConnection): Promise<void> {
     const { claimIdleMs } = this.#options
     await this.#makeGroup(connection)
+    this.#aside ??= []
     await this.#readOwn(connection)
-    let claimAt = 0
+    await this.#waitForOthers(connection)
+    this.#goOn()
+    let claimAt = performance.now() + claimIdleMs / 2
     while (!this.#ending.signal.aborted) {
       await this.#room()
       if (performance.now() >= claimAt) {
@@ -157,6 +158,29 @@ export class RedisReader {
     }
   }
 
+  async #waitForOthers(connection: RedisConnection): Promise<void> {
+    const { topic, group, claimIdleMs } = this.#options
+    const groups = await answered('redis', connection.send(['XINFO', 'GROUPS', topic]))
+    const given =
+      records(groups)
+        .find((each) => each.get('name') === group)
+        ?.get('last-delivered-id') ?? '0'
+    const until = performance.now() + claimIdleMs * 1.25 + BLOCK_MS
+    while (performance.now() < until && !this.#ending.signal.aborted) {
+      await this.#claim(connection)
+      const command = ['XPENDING', topic, group, '-', given, String(HELD_MAX * 2)]
+      const pending = (await answered('redis', connection.send(command))) as readonly (readonly Reply[])[]
+      if (pending.every(([, consumer]) => consumer === this.#name)) return
+      await sleep(LOOK_MS)
+    }
+  }
+
+  #goOn(): void {
+    const aside = this.#aside ?? []
+    this.#aside = undefined
+    for (const entry of aside.sort(byId)) this.#lanes.add(entry)
+  }
+
   async #readGroup(connection: RedisConnection, from: string, ...how: string[]): Promise<readonly Reply[]> {
     const { topic, group } = this.#options
     const command = [
@@ -171,7 +195,7 @@ export class RedisReader {
       topic,
       from,
     ]
-    const reply = await bounded(connection.sendForBytes(command))
+    const reply = await answered('redis', connection.sendForBytes(command))
     const [stream] = (reply ?? []) as readonly (readonly [Reply, readonly Reply[]])[]
     return stream?.[1] ?? []
   }
@@ -192,7 +216,7 @@ export class RedisReader {
         'COUNT',
         String(PAGE),
       ]
-      const reply = (await bounded(connection.sendForBytes(command))) as readonly Reply[]
+      const reply = (await answered('redis', connection.sendForBytes(command))) as readonly Reply[]
       // Redis 6.2 tells what has been trimmed away as nothing.
       this.#add((reply[1] as readonly Reply[]).filter((each) => each !== null))
       cursor = String(reply[0])
@@ -203,18 +227,17 @@ export class RedisReader {
   /** The names of readers that crashed, once they hold nothing. */
   async #removeDead(connection: RedisConnection): Promise<void> {
     const { topic, group, claimIdleMs } = this.#options
-    const consumers = await bounded(connection.send(['XINFO', 'CONSUMERS', topic, group]))
-    for (const each of consumers as readonly (readonly Reply[])[]) {
-      const value = (name: string) => each[each.indexOf(name) + 1]
-      const name = String(value('name'))
-      const isDead = name.startsWith(PREFIX) && Number(value('idle')) > claimIdleMs + BLOCK_MS * 2
-      if (isDead && value('pending') === 0 && name !== this.#name) await this.#remove(connection, name)
+    const consumers = await answered('redis', connection.send(['XINFO', 'CONSUMERS', topic, group]))
+    for (const each of records(consumers)) {
+      const name = each.get('name') ?? ''
+      const isDead = name.startsWith(PREFIX) && Number(each.get('idle')) > claimIdleMs + BLOCK_MS * 2
+      if (isDead && each.get('pending') === '0' && name !== this.#name) await this.#remove(connection, name)
     }
   }
 
   async #remove(connection: RedisConnection, name: string): Promise<void> {
     const { topic, group } = this.#options
-    await bounded(connection.send(['EVAL', REMOVE, '1', topic, group, name])).catch(() => {})
+    await answered('redis', connection.send(['EVAL', REMOVE, '1', topic, group, name])).catch(() => {})
   }
 
   #add(entries: readonly Reply[]): void {
@@ -224,12 +247,19 @@ export class RedisReader {
       this.#held.add(id)
       const fields = (entry as readonly Reply[])[1]
       // Trimmed away after it was given to somebody.
-      if (!Array.isArray(fields)) this.#acknowledge(id)
-      else this.#lanes.add({ id, message: toMessage(this.#options.topic, id, fields as readonly Buffer[]) })
+      if (!Array.isArray(fields)) {
+        this.#acknowledge(id)
+        continue
+      }
+      const given = { id, message: toMessage(this.#options.topic, id, fields as readonly Buffer[]) }
+      if (this.#aside === undefined) this.#lanes.add(given)
+      else this.#aside.push(given)
     }
   }
 
   async #room(): Promise<void> {
+    // More than it can set aside: their order is given up.
+    if (this.#held.size > HELD_MAX - PAGE) this.#goOn()
     while (this.#held.size > HELD_MAX - PAGE && !this.#ending.signal.aborted)
       await new Promise<void>((resolve) => {
         this.#roomCallback = resolve
@@ -251,7 +281,7 @@ export class RedisReader {
       const ids = this.#handled.slice(0, HELD_MAX)
       try {
         const connection = await main.get(AbortSignal.timeout(ANSWER_MS_MAX))
-        await bounded(connection.send(['XACK', topic, group, ...ids]))
+        await answered('redis', connection.send(['XACK', topic, group, ...ids]))
       } catch {
         await sleep(PAUSE_MS)
         continue
@@ -269,13 +299,13 @@ export class RedisReader {
     const connection = await main.get(AbortSignal.timeout(ANSWER_MS_MAX))
     const mine = (await this.#pending(connection)).filter((id) => this.#held.has(id))
     if (mine.length > 0)
-      await bounded(connection.send(['XCLAIM', topic, group, this.#name, '0', ...mine, 'JUSTID']))
+      await answered('redis', connection.send(['XCLAIM', topic, group, this.#name, '0', ...mine, 'JUSTID']))
   }
 
   async #pending(connection: RedisConnection): Promise<readonly string[]> {
     const { topic, group } = this.#options
     const command = ['XPENDING', topic, group, '-', '+', String(HELD_MAX * 2), this.#name]
-    return ((await bounded(connection.send(command))) as readonly Reply[]).map((each) =>
+    return ((await answered('redis', connection.send(command))) as readonly Reply[]).map((each) =>
       String((each as readonly Reply[])[0]),
     )
   }
@@ -307,10 +337,11 @@ export class RedisReader {
 
   async #release(): Promise<void> {
     const { topic, group, main, claimIdleMs, consumer } = this.#options
-    const connection = await main.get(AbortSignal.timeout(END_MS_MAX))
+    const connection = await main.get(AbortSignal.timeout(ANSWER_MS_MAX))
     const left = await this.#pending(connection)
     if (left.length > 0)
-      await bounded(
+      await answered(
+        'redis',
         connection.send([
           'XCLAIM',
           topic,
@@ -327,16 +358,11 @@ export class RedisReader {
   }
 }
 
-async function bounded(reply: Promise<Reply>): Promise<Reply> {
-  return await within(reply, AbortSignal.timeout(ANSWER_MS_MAX), () => {
-    return new EscrowError('brokerUnavailable', 'redis: no answer in time')
-  })
-}
-
-/** Waits for what may also be left undone. */
-async function briefly(promise: Promise<void> | undefined): Promise<void> {
-  const late = () => new EscrowError('brokerUnavailable', 'redis: no answer in time')
-  await within(Promise.resolve(promise), AbortSignal.timeout(END_MS_MAX), late).catch(() => {})
+/** `milliseconds-number`. */
+function byId(one: Entry, other: Entry): number {
+  const [a = 0, b = 0] = one.id.split('-').map(Number)
+  const [c = 0, d = 0] = other.id.split('-').map(Number)
+  return a - c || b - d
 }
 
 function idOf(entry: Reply | undefined): string {

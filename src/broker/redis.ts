@@ -28,7 +28,14 @@ import type {
 import { Connector, within } from './connector.ts'
 import { OptionGate } from './option-gate.ts'
 import { shortfallsOf } from './redis-checks.ts'
-import { codeOf, type RedisAddress, RedisConnection, type Reply, redisError } from './redis-connection.ts'
+import {
+  codeOf,
+  type RedisAddress,
+  RedisConnection,
+  type Reply,
+  records,
+  redisError,
+} from './redis-connection.ts'
 import { RedisPublisher } from './redis-publisher.ts'
 import { RedisReader } from './redis-reader.ts'
 
@@ -175,13 +182,9 @@ class RedisBroker implements Broker {
     const ask = (...command: string[]) => this.#ask(connection, command, signal)
     if ((await ask('TYPE', topic)) === 'none') throw missing(topic)
     const [length, groups] = await Promise.all([ask('XLEN', topic), ask('XINFO', 'GROUPS', topic)])
-    for (const each of groups as readonly (readonly Reply[])[]) {
-      const value = (name: string) => each[each.indexOf(name) + 1]
-      if (value('name') !== group) continue
-      const unread = each.includes('lag') ? value('lag') : null
-      return unread === null ? Number(length) : Number(unread) + Number(value('pending'))
-    }
-    return Number(length)
+    const facts = records(groups).find((each) => each.get('name') === group)
+    const unread = Number(facts?.get('lag') ?? 'null')
+    return Number.isNaN(unread) ? Number(length) : unread + Number(facts?.get('pending'))
   }
 
   async close(): Promise<void> {

@@ -6,6 +6,7 @@ import { type RedisOptions, redis } from '../../src/broker/redis.ts'
 import { until } from '../harness/until.ts'
 import { service } from '../services/require.ts'
 import { message, publish } from './contract-world.ts'
+import { staysInOrder } from './order-through-trouble.ts'
 import { redisCommand } from './redis-command.ts'
 
 const server = await service('redis')
@@ -54,6 +55,10 @@ async function consumers(): Promise<unknown[]> {
   )
 }
 
+test('in order for each key, whatever happens to the server', async () => {
+  await staysInOrder(connect(), topic, server)
+})
+
 test('what a dead reader held comes to another one, and its name is removed', async () => {
   const broker = connect()
   await publish(broker, [message(topic, 'held', 'k')])
@@ -74,6 +79,22 @@ test('a reader with the name of the dead one goes on at once, in order', async (
     ['a', 'b'].map((id) => message(topic, id, 'k')),
   )
   await takeAndDie('one', 2)
+  await publish(broker, [message(topic, 'c', 'k')])
+  const got: string[] = []
+  await broker.subscribe({ topic, group: 'g' }, async ({ id }) => {
+    got.push(id)
+  })
+  await until('all come', () => got.length >= 3)
+  expect(got).toEqual(['a', 'b', 'c'])
+})
+
+test('what a dead reader held comes before what is behind it', async () => {
+  const broker = connect()
+  await publish(
+    broker,
+    ['a', 'b'].map((id) => message(topic, id, 'k')),
+  )
+  await takeAndDie('escrow-dead', 2)
   await publish(broker, [message(topic, 'c', 'k')])
   const got: string[] = []
   await broker.subscribe({ topic, group: 'g' }, async ({ id }) => {
@@ -125,12 +146,12 @@ test('from the latest on, a new group sees nothing older', async () => {
 })
 
 test('a stream that was trimmed under a reader stops nobody', async () => {
-  const broker = connect()
+  const broker = connect({ consumer: 'one', claimIdleMs: 3_600_000 })
   await publish(
     broker,
     ['a', 'b'].map((id) => message(topic, id, 'k')),
   )
-  await takeAndDie('escrow-dead', 1)
+  await takeAndDie('one', 1)
   await redisCommand(server, ['XTRIM', topic, 'MAXLEN', '=', '1'])
   const got: string[] = []
   await broker.subscribe({ topic, group: 'g' }, async ({ id }) => {

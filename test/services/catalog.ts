@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { tmpdir } from 'node:os'
+import type { BrokerService } from './broker-service.ts'
 import { findNode22, type NodeRuntime } from './node22.ts'
 import {
   nativePostgresBin,
@@ -7,6 +8,13 @@ import {
   type PostgresServiceOptions,
   startPostgres,
 } from './postgres.ts'
+import {
+  type RabbitCluster,
+  type RabbitOptions,
+  type RabbitService,
+  startRabbit,
+  startRabbitCluster,
+} from './rabbitmq.ts'
 
 /** A service that answers: what the test gets, how it is called in the closing table, and how it ends. */
 export interface Started<T> {
@@ -27,6 +35,8 @@ interface Entry<T, O> {
 export interface Catalog {
   readonly postgres: Entry<PostgresService, PostgresServiceOptions>
   readonly 'postgres-native': Entry<PostgresService, Omit<PostgresServiceOptions, 'backend'>>
+  readonly rabbitmq: Entry<RabbitService, RabbitOptions>
+  readonly 'rabbitmq-cluster': Entry<RabbitCluster, RabbitOptions>
   readonly node22: Entry<NodeRuntime, object>
   readonly 'npm-registry': Entry<undefined, object>
 }
@@ -41,6 +51,14 @@ export const catalog: Catalog = {
     async start(options) {
       if (nativePostgresBin() === undefined) throw new Error('no PostgreSQL is installed on this machine')
       return started(await startPostgres({ ...options, backend: 'native' }))
+    },
+  },
+  rabbitmq: { install: setup, start: async (options) => started(await startRabbit(options)) },
+  'rabbitmq-cluster': {
+    install: setup,
+    async start(options) {
+      const value = await startRabbitCluster(3, options)
+      return { ...started(value.nodes[0]!), value, stop: () => value.stop() }
     },
   },
   node22: {
@@ -67,6 +85,6 @@ export const catalog: Catalog = {
   },
 }
 
-function started(value: PostgresService): Started<PostgresService> {
+function started<T extends Pick<BrokerService, 'backend' | 'version' | 'stop'>>(value: T): Started<T> {
   return { value, backend: value.backend, version: value.version, stop: () => value.stop() }
 }

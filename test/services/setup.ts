@@ -6,6 +6,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { findNode22, node22Folder, node22Version } from './node22.ts'
 import { nativePostgresBin } from './postgres.ts'
+import { rabbitServer } from './rabbitmq.ts'
 
 interface Installable {
   readonly name: string
@@ -18,6 +19,7 @@ interface Installable {
 /** One line each. */
 const installables: readonly Installable[] = [
   { name: 'PostgreSQL (native)', present: () => nativePostgresBin() !== undefined, from: ['postgresql'] },
+  { name: 'RabbitMQ', present: () => existsSync(rabbitServer), from: ['rabbitmq-server'] },
   { name: `Node ${node22Version}`, present: hasNode22, from: installNode22 },
 ]
 

@@ -202,7 +202,7 @@ class Lane {
   #writeOne(sending: Sending, message: BrokerMessage): boolean {
     const { channel, address, limit } = this.#options
     const at = sending.written++
-    if (bytesOf(message) > limit.bytesMax) {
+    if (isTooLarge(message, limit)) {
       sending.settle(at, tooLarge(limit))
       return true
     }
@@ -246,13 +246,20 @@ class Lane {
     const why = sending.returnedFor.get(at)
     if (error === null && why === undefined) return PUBLISHED
     if (error === null) return { outcome: 'failed', error: `${address.text}: ${why}` }
-    if (bytesOf(sending.batch[at]!) > limit.bytesMax) return tooLarge(limit)
+    if (isTooLarge(sending.batch[at]!, limit)) return tooLarge(limit)
     const reason = this.#reason || this.#options.connection.reason
     if (reason !== '') return { outcome: 'failed', error: reason }
     const isNack = error.message === 'message nacked'
     const text = `${address.text} has not taken it (nack): it may be full, or was just leaving its node`
     return { outcome: 'failed', error: isNack ? text : error.message }
   }
+}
+
+/** What amqplib encodes of headers; so a small body need not be counted with them. */
+const HEADER_BYTES_MAX = 65_536
+
+function isTooLarge(message: BrokerMessage, { bytesMax }: SizeLimit): boolean {
+  return message.body.length + HEADER_BYTES_MAX > bytesMax && bytesOf(message) > bytesMax
 }
 
 const tooLarge = ({ bytesMax }: SizeLimit): PublishOutcome => ({

@@ -7,6 +7,7 @@ import {
   type PostgresServiceOptions,
   startPostgres,
 } from './postgres.ts'
+import { type RocketmqService, type RocketmqServiceOptions, startRocketmq } from './rocketmq.ts'
 
 /** A service that answers: what the test gets, how it is called in the closing table, and how it ends. */
 export interface Started<T> {
@@ -27,6 +28,7 @@ interface Entry<T, O> {
 export interface Catalog {
   readonly postgres: Entry<PostgresService, PostgresServiceOptions>
   readonly 'postgres-native': Entry<PostgresService, Omit<PostgresServiceOptions, 'backend'>>
+  readonly rocketmq: Entry<RocketmqService, RocketmqServiceOptions>
   readonly node22: Entry<NodeRuntime, object>
   readonly 'npm-registry': Entry<undefined, object>
 }
@@ -41,6 +43,13 @@ export const catalog: Catalog = {
     async start(options) {
       if (nativePostgresBin() === undefined) throw new Error('no PostgreSQL is installed on this machine')
       return started(await startPostgres({ ...options, backend: 'native' }))
+    },
+  },
+  rocketmq: {
+    install: setup,
+    async start(options) {
+      const value = await startRocketmq(options)
+      return { value, backend: value.backend, version: value.version, stop: () => value.stop() }
     },
   },
   node22: {

@@ -6,6 +6,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { findNode22, node22Folder, node22Version } from './node22.ts'
 import { nativePostgresBin } from './postgres.ts'
+import { hasRocketmq, installRocketmq, rocketmqVersion } from './rocketmq.ts'
 
 interface Installable {
   readonly name: string
@@ -19,9 +20,15 @@ interface Installable {
 const installables: readonly Installable[] = [
   { name: 'PostgreSQL (native)', present: () => nativePostgresBin() !== undefined, from: ['postgresql'] },
   { name: `Node ${node22Version}`, present: hasNode22, from: installNode22 },
+  { name: 'Java and Maven', present: hasJava, from: ['openjdk-17-jre-headless', 'maven'] },
+  { name: `RocketMQ ${rocketmqVersion}`, present: hasRocketmq, from: installRocketmq },
 ]
 
 const policyFile = '/usr/sbin/policy-rc.d'
+
+function hasJava(): boolean {
+  return run('java', ['-version']) === undefined && run('mvn', ['--version']) === undefined
+}
 
 function hasNode22(): boolean {
   try {

@@ -86,7 +86,9 @@ export class RocketmqAdmin {
     const cluster = parsed<{ brokerAddrTable: Record<string, BrokerData> }>(
       succeeded(await this.#nameServer(REQUEST.cluster, {})),
     )
-    const masters = Object.values(cluster.brokerAddrTable).flatMap(({ brokerAddrs }) => brokerAddrs['0'] ?? [])
+    const masters = Object.values(cluster.brokerAddrTable).flatMap(
+      ({ brokerAddrs }) => brokerAddrs['0'] ?? [],
+    )
     if (masters.length === 0) throw unavailable('the name server knows no broker')
     const fields = {
       topic,
@@ -125,9 +127,7 @@ export class RocketmqAdmin {
     )
     if (group in found.subscriptionGroupTable) return
     const config = { groupName: group, consumeMessageOrderly: isOrdered }
-    succeeded(
-      await this.#ask(master.address, REQUEST.createGroup, {}, Buffer.from(JSON.stringify(config))),
-    )
+    succeeded(await this.#ask(master.address, REQUEST.createGroup, {}, Buffer.from(JSON.stringify(config))))
   }
 
   /** Has a group begin at a topic's oldest or newest message, in the queues in which it has no place yet. */

@@ -21,25 +21,26 @@ import {
   type ChannelCredentials,
   type ClientUnaryCall,
   credentials as grpcCredentials,
+  status as grpcStatus,
   Metadata,
   type ServiceError,
-  status as grpcStatus,
 } from '@grpc/grpc-js'
 import { UserAgent } from 'rocketmq-client-nodejs'
-import definition from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
 import type {
+  ClientType,
   Resource,
   Settings,
   Status,
 } from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
+import definition from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
 import stubs from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_grpc_pb.js'
-import service from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
 import type {
   QueryRouteResponse,
   ReceiveMessageRequest,
   ReceiveMessageResponse,
   TelemetryCommand,
 } from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
+import service from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
 import { EscrowError } from '../core/errors.ts'
 import { RocketmqTelemetry } from './rocketmq-telemetry.ts'
 
@@ -48,7 +49,11 @@ export interface LinkOptions {
   /** `host:port`, or addresses of several proxies with commas. */
   readonly endpoints: string
   readonly credentials:
-    | { readonly accessKey: string; readonly accessSecret: string; readonly securityToken?: string | undefined }
+    | {
+        readonly accessKey: string
+        readonly accessSecret: string
+        readonly securityToken?: string | undefined
+      }
     | undefined
   readonly tls:
     | {
@@ -199,6 +204,12 @@ export class RocketmqLink {
         this.#heardAt = performance.now()
         onCommand(command)
       },
+      isForgotten: async () => {
+        const told = settings()
+        const request = new service.HeartbeatRequest().setClientType(told.getClientType() as ClientType)
+        request.setGroup(told.getSubscription()?.getGroup())
+        return statusOf(await this.call((client) => client.heartbeat, request)).code !== Code.OK
+      },
     })
     return this.#telemetry
   }
@@ -206,7 +217,9 @@ export class RocketmqLink {
   /** The queues of a topic, and which types of messages it takes. Throws as `register` of the port does. */
   async route(topic: string, signal?: AbortSignal): Promise<QueryRouteResponse> {
     await this.ready(signal)
-    const request = new service.QueryRouteRequest().setTopic(this.resource(topic)).setEndpoints(this.#access())
+    const request = new service.QueryRouteRequest()
+      .setTopic(this.resource(topic))
+      .setEndpoints(this.#access())
     const response = await this.call((client) => client.queryRoute, request, { signal }).catch((error) => {
       throw linkError(error)
     })
@@ -321,7 +334,10 @@ export function checkStatus(answer: Answer, topic: string): void {
     case Code.UNAUTHORIZED:
     case Code.FORBIDDEN:
     case Code.PAYMENT_REQUIRED:
-      throw new EscrowError('brokerRefused', `RocketMQ refuses topic ${topic} to these credentials: ${message}`)
+      throw new EscrowError(
+        'brokerRefused',
+        `RocketMQ refuses topic ${topic} to these credentials: ${message}`,
+      )
     default:
       throw unavailable(`topic ${topic}: ${message} (${code})`)
   }

@@ -10,6 +10,7 @@ const EMPTY_BODY = 'escrow-empty-body'
 /** RocketMQ's own, which its proxies leave among the user properties. Source: apache/rocketmq, `MessageConst.java`. */
 const LEFT_OVER: ReadonlySet<string> = new Set([
   '__SHARDINGKEY',
+  'escrow-database',
   '__transactionId__',
   'TRANSACTION_CHECK_TIMES',
   'CHECK_IMMUNITY_TIME_IN_SECONDS',

@@ -11,12 +11,20 @@ export interface RocketmqConnection {
    */
   readonly endpoints: string
   readonly credentials?:
-    | { readonly accessKey: string; readonly accessSecret: string; readonly securityToken?: string | undefined }
+    | {
+        readonly accessKey: string
+        readonly accessSecret: string
+        readonly securityToken?: string | undefined
+      }
     | undefined
   /** `true`: with the authorities that Node trusts; or PEM texts of another authority, and of a certificate of one's own. Default: none. */
   readonly tls?:
     | boolean
-    | { readonly ca?: string | undefined; readonly cert?: string | undefined; readonly key?: string | undefined }
+    | {
+        readonly ca?: string | undefined
+        readonly cert?: string | undefined
+        readonly key?: string | undefined
+      }
     | undefined
   /** Of a hosted RocketMQ whose instance asks for one. Default: none. */
   readonly namespace?: string | undefined
@@ -40,7 +48,13 @@ export function parseConnection(factory: string, options: unknown, others: reado
   if (typeof options !== 'object' || options === null)
     throw new EscrowError('invalidArgument', `the options of ${factory}() are not an object`)
   checkNames(factory, '', options, [...CONNECTION, ...others])
-  const { endpoints, credentials, tls, namespace = '', requestTimeoutMs = 5_000 } = options as RocketmqConnection
+  const {
+    endpoints,
+    credentials,
+    tls,
+    namespace = '',
+    requestTimeoutMs = 5_000,
+  } = options as RocketmqConnection
   if (!Number.isSafeInteger(requestTimeoutMs) || requestTimeoutMs < 1_000 || requestTimeoutMs > 60_000)
     throw invalidOption(factory, 'requestTimeoutMs', 'a whole number, 1000-60000', requestTimeoutMs)
   if (typeof namespace !== 'string') throw invalidOption(factory, 'namespace', 'a text', namespace)
@@ -71,7 +85,11 @@ function parseCredentials(factory: string, credentials: unknown): LinkOptions['c
   if (typeof credentials !== 'object' || credentials === null)
     throw invalidOption(factory, 'credentials', 'an object with accessKey and accessSecret')
   checkNames(factory, 'credentials.', credentials, ['accessKey', 'accessSecret', 'securityToken'])
-  for (const [name, value] of Object.entries({ accessKey: undefined, accessSecret: undefined, ...credentials }))
+  for (const [name, value] of Object.entries({
+    accessKey: undefined,
+    accessSecret: undefined,
+    ...credentials,
+  }))
     if ((typeof value !== 'string' || value === '') && !(name === 'securityToken' && value === undefined))
       throw invalidOption(factory, `credentials.${name}`, 'a text')
   return credentials as LinkOptions['credentials']

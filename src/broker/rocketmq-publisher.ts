@@ -1,7 +1,7 @@
 /** Sends batches to a proxy: plain messages many a request, ordered ones one a request and one of a key at a time. */
 import { status as grpcStatus, type ServiceError } from '@grpc/grpc-js'
-import definition from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
 import type { Message } from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
+import definition from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
 import service from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
 import type { BrokerMessage, PublishOutcome } from './broker.ts'
 import { bytesOf } from './headers.ts'

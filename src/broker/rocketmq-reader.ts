@@ -15,8 +15,8 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createDuration } from 'rocketmq-client-nodejs/dist/util/index.js'
-import definition from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
 import type { Message } from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
+import definition from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
 import service from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
 import { boundMs } from '../core/backoff.ts'
 import type { BrokerMessage, SubscribeOptions, Subscription } from './broker.ts'
@@ -34,7 +34,6 @@ const GIVEN_BACK_MS = 1_000
 const GIVE_BACK_MS_MAX = 2_000
 const RECEIVE_MAX = 32
 const PAUSE = { delayMs: 100, delayMsMax: 5_000 }
-const HEARTBEAT_MS = 10_000
 const { Code } = definition
 
 interface Held {
@@ -55,14 +54,18 @@ export class RocketmqReader implements Subscription {
   readonly #held = new Set<Held>()
   readonly #lanes = new Map<unknown, Promise<void>>()
   readonly #polling = new AbortController()
-  readonly #timers: NodeJS.Timeout[] = []
+  readonly #timer: NodeJS.Timeout
   readonly #reading: Promise<void>
   #running = 0
   #isOrdered = false
   /** Those that wait for a free place, or for room. */
   #waiting: (() => void)[] = []
 
-  constructor(link: RocketmqLink, options: SubscribeOptions, handle: (message: BrokerMessage) => Promise<void>) {
+  constructor(
+    link: RocketmqLink,
+    options: SubscribeOptions,
+    handle: (message: BrokerMessage) => Promise<void>,
+  ) {
     this.#link = link
     this.#options = options
     this.#handle = handle
@@ -71,8 +74,7 @@ export class RocketmqReader implements Subscription {
       () => this.#settings(),
       () => {},
     )
-    this.#timers.push(setInterval(() => this.#prolong(), PROLONG_MS).unref())
-    this.#timers.push(setInterval(() => this.#heartbeat(), HEARTBEAT_MS).unref())
+    this.#timer = setInterval(() => this.#prolong(), PROLONG_MS).unref()
     this.#reading = this.#read()
   }
 
@@ -105,7 +107,7 @@ export class RocketmqReader implements Subscription {
   }
 
   async #end(): Promise<void> {
-    for (const timer of this.#timers) clearInterval(timer)
+    clearInterval(this.#timer)
     if (this.#link.isClosed) return
     const bounds = { timeoutMs: GIVE_BACK_MS_MAX }
     const left = [...this.#held].map((held) => this.#hide(held, GIVEN_BACK_MS, GIVE_BACK_MS_MAX))
@@ -175,7 +177,9 @@ export class RocketmqReader implements Subscription {
       .setLongPollingTimeout(createDuration(POLL_MS))
       .setAttemptId(attemptId)
     const answers = await this.#link.receive(request, POLL_MS + POLL_SLACK_MS)
-    const failed = answers.find((one) => one.hasStatus() && ![Code.OK, Code.MESSAGE_NOT_FOUND].includes(statusOf(one).code))
+    const failed = answers.find(
+      (one) => one.hasStatus() && ![Code.OK, Code.MESSAGE_NOT_FOUND].includes(statusOf(one).code),
+    )
     if (failed !== undefined) {
       // It may have forgotten who this is.
       this.#telemetry.tell()
@@ -266,14 +270,6 @@ export class RocketmqReader implements Subscription {
       .setInvisibleDuration(createDuration(forMs))
     const answer = await this.#link.call((client) => client.changeInvisibleDuration, request, { timeoutMs })
     if (statusOf(answer).code === Code.OK) held.handle = answer.getReceiptHandle() || held.handle
-  }
-
-  async #heartbeat(): Promise<void> {
-    const request = new service.HeartbeatRequest()
-      .setClientType(definition.ClientType.SIMPLE_CONSUMER)
-      .setGroup(this.#link.resource(this.#options.group))
-    const answer = await this.#link.call((client) => client.heartbeat, request).catch(() => undefined)
-    if (answer !== undefined && statusOf(answer).code !== Code.OK) this.#telemetry.tell()
   }
 }
 

@@ -10,8 +10,8 @@
  */
 import type { ClientDuplexStream } from '@grpc/grpc-js'
 import type { Settings } from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
-import service from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
 import type { TelemetryCommand } from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
+import service from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
 import { type Backoff, boundMs } from '../core/backoff.ts'
 
 type Stream = ClientDuplexStream<TelemetryCommand, TelemetryCommand>
@@ -22,7 +22,11 @@ export interface TelemetryOptions {
   settings(): Settings
   /** Everything but settings. */
   onCommand(command: TelemetryCommand): void
+  /** Sends a heartbeat; true when the proxy doesn't know this client any more. */
+  isForgotten(): Promise<boolean>
 }
+
+const HEARTBEAT_MS = 10_000
 
 const REOPEN: Backoff = { delayMs: 200, delayMsMax: 5_000 }
 
@@ -34,6 +38,7 @@ export class RocketmqTelemetry {
   #isKnown = false
   #failures = 0
   #timer: NodeJS.Timeout | undefined
+  readonly #heartbeat: NodeJS.Timeout
   #isClosed = false
   #error = 'no proxy has answered'
 
@@ -41,7 +46,13 @@ export class RocketmqTelemetry {
     this.#options = options
     // Nobody may be waiting.
     this.#settings.promise.catch(() => {})
+    this.#heartbeat = setInterval(() => this.#beat(), HEARTBEAT_MS).unref()
     this.#open()
+  }
+
+  async #beat(): Promise<void> {
+    const isForgotten = this.#isKnown && (await this.#options.isForgotten().catch(() => false))
+    if (isForgotten) this.tell()
   }
 
   /** Why there is no stream, for people. */
@@ -72,6 +83,7 @@ export class RocketmqTelemetry {
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
+    clearInterval(this.#heartbeat)
     this.#drop()
     this.#settings.reject(new Error('the telemetry stream is closed'))
   }

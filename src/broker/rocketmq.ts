@@ -35,7 +35,7 @@ import type {
   TopicPolicy,
 } from './broker.ts'
 import { type Master, RocketmqAdmin } from './rocketmq-admin.ts'
-import { checkStatus, linkError, type LinkOptions, RocketmqLink } from './rocketmq-link.ts'
+import { checkStatus, type LinkOptions, linkError, RocketmqLink } from './rocketmq-link.ts'
 import {
   invalidOption,
   parseAddresses,
@@ -87,7 +87,8 @@ class RocketmqBroker implements Broker {
   readonly #options: LinkOptions
   readonly #admin: RocketmqAdmin | undefined
   readonly #policy: Required<TopicPolicy>
-  readonly #kinds = new Map<string, TopicKind>()
+  /** Of the topics that a proxy has told of. */
+  readonly #types = new Map<string, readonly number[]>()
   readonly #readers = new Set<RocketmqReader>()
   #publishing: { readonly link: RocketmqLink; readonly publisher: RocketmqPublisher } | undefined
   #isClosed = false
@@ -121,22 +122,26 @@ class RocketmqBroker implements Broker {
     return { messageBytesMax, isOrdered: kind !== 'plain', shortfalls: [...replication, ...others] }
   }
 
+  /** What a topic takes from Escrow. */
   async #kindOf(topic: string, signal: AbortSignal): Promise<TopicKind> {
-    const known = this.#kinds.get(topic)
+    const types = await this.#typesOf(topic, signal)
+    const isOrdered = types.includes(MessageType.FIFO)
+    const isPlain = types.includes(MessageType.NORMAL)
+    if (isOrdered) return isPlain ? 'either' : 'ordered'
+    if (isPlain) return 'plain'
+    throw new EscrowError(
+      'unsupported',
+      `topic ${topic} is of type ${types.map(nameOfType).join(', ')}: Escrow holds its messages itself, and publishes to topics of type NORMAL, FIFO or MIXED`,
+    )
+  }
+
+  async #typesOf(topic: string, signal: AbortSignal): Promise<readonly number[]> {
+    const known = this.#types.get(topic)
     if (known !== undefined) return known
-    const { link } = this.#open()
-    const route = await link.route(topic, signal)
+    const route = await this.#open().link.route(topic, signal)
     const types = route.getMessageQueuesList()[0]?.getAcceptMessageTypesList() ?? []
-    const takes = { ordered: types.includes(MessageType.FIFO), plain: types.includes(MessageType.NORMAL) }
-    if (!takes.ordered && !takes.plain) {
-      throw new EscrowError(
-        'unsupported',
-        `topic ${topic} is of type ${types.map(nameOfType).join(', ')}: Escrow holds its messages itself, and publishes to topics of type NORMAL, FIFO or MIXED`,
-      )
-    }
-    const kind = takes.ordered && takes.plain ? 'either' : takes.ordered ? 'ordered' : 'plain'
-    this.#kinds.set(topic, kind)
-    return kind
+    this.#types.set(topic, types)
+    return types
   }
 
   // Before a proxy is asked, which would remember for 20 s that there is no such topic.
@@ -146,7 +151,10 @@ class RocketmqBroker implements Broker {
     await admin.createTopic(topic, 'FIFO')
     while ((await admin.masters(topic)).length === 0) {
       if (signal.aborted)
-        throw new EscrowError('brokerUnavailable', `the name server knows nothing yet of the new topic ${topic}`)
+        throw new EscrowError(
+          'brokerUnavailable',
+          `the name server knows nothing yet of the new topic ${topic}`,
+        )
       await sleep(CREATED_PAUSE_MS)
     }
   }
@@ -176,7 +184,7 @@ class RocketmqBroker implements Broker {
       const kind = await this.#kindOf(topic, signal)
       const outcomes = await publisher.publish(batch, (key) => kindFor(kind, key), signal)
       // Somebody may have changed what the topic is: the next batch asks.
-      if (publisher.hasMismatch) this.#kinds.delete(topic)
+      if (publisher.hasMismatch) this.#types.delete(topic)
       return outcomes
     } catch (thrown) {
       const { code, message: error } = EscrowError.from(thrown)
@@ -192,15 +200,15 @@ class RocketmqBroker implements Broker {
   ): Promise<Subscription> {
     const { topic, group, from = 'earliest' } = options
     const signal = AbortSignal.timeout(this.#options.requestTimeoutMs)
-    const kind = await this.#kindOf(topic, signal)
+    const isOrdered = (await this.#typesOf(topic, signal)).includes(MessageType.FIFO)
     for (const master of (await this.#admin?.masters(topic)) ?? []) {
-      await this.#admin?.createGroup(master, group, kind !== 'plain')
+      await this.#admin?.createGroup(master, group, isOrdered)
       await this.#admin?.beginAt(master, topic, group, from)
     }
     const reader = new RocketmqReader(new RocketmqLink(this.#options), options, handle)
     this.#readers.add(reader)
     try {
-      if ((await reader.isOrdered(signal)) || kind === 'plain') return { close: () => this.#leave(reader) }
+      if ((await reader.isOrdered(signal)) || !isOrdered) return { close: () => this.#leave(reader) }
     } catch (thrown) {
       await reader.abandon()
       throw linkError(thrown)
@@ -226,7 +234,7 @@ class RocketmqBroker implements Broker {
         'a RocketMQ proxy tells no lag: set the option nameServers of rocketmq()',
       )
     }
-    await this.#kindOf(topic, AbortSignal.timeout(this.#options.requestTimeoutMs))
+    await this.#typesOf(topic, AbortSignal.timeout(this.#options.requestTimeoutMs))
     // What came back to a group that doesn't consume in order waits in a topic of its own.
     const counted = [topic, `%RETRY%${group}_${topic}`]
     let lag = 0

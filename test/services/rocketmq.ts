@@ -46,7 +46,11 @@ export function installRocketmq(): string | undefined {
 <dependencies>${artifacts.join('\n')}</dependencies></project>`
   writeFileSync(join(folder, 'pom.xml'), pom)
   const args = ['-q', '-B', 'dependency:copy-dependencies', '-DoutputDirectory=fetched']
-  const { status, stdout, error } = spawnSync('mvn', args, { cwd: folder, encoding: 'utf8', timeout: 600_000 })
+  const { status, stdout, error } = spawnSync('mvn', args, {
+    cwd: folder,
+    encoding: 'utf8',
+    timeout: 600_000,
+  })
   if (status !== 0) return error?.message ?? stdout.trim().split('\n')[0]
   // Only what is complete has the name that is looked for.
   renameSync(join(folder, 'fetched'), jars)
@@ -94,7 +98,10 @@ export async function startRocketmq(options: RocketmqServiceOptions = {}): Promi
     join(nameServerHome, 'namesrv.conf'),
     properties({ listenPort: nameServerPort, bindAddress: '127.0.0.1' }),
   )
-  writeFileSync(join(home, 'broker.conf'), properties({ ...brokerSettings(home, brokerPort), ...options.broker }))
+  writeFileSync(
+    join(home, 'broker.conf'),
+    properties({ ...brokerSettings(home, brokerPort), ...options.broker }),
+  )
   const proxySettings = {
     rocketMQClusterName: 'DefaultCluster',
     grpcServerPort: grpcPort,
@@ -109,7 +116,11 @@ export async function startRocketmq(options: RocketmqServiceOptions = {}): Promi
   })
   const nameServer = await NativeProcess.start({
     name: 'RocketMQ name server',
-    command: [...java(nameServerHome, 128, 'org.apache.rocketmq.namesrv.NamesrvStartup'), '-c', 'namesrv.conf'],
+    command: [
+      ...java(nameServerHome, 128, 'org.apache.rocketmq.namesrv.NamesrvStartup'),
+      '-c',
+      'namesrv.conf',
+    ],
     env: { PATH: process.env.PATH ?? '', ROCKETMQ_HOME: nameServerHome },
     folder: nameServerHome,
     isReady: (log) => log.includes('boot success'),

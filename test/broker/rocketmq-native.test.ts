@@ -16,6 +16,7 @@ import { service } from '../services/require.ts'
 import { rejected } from './contract-world.ts'
 
 const server = await service('rocketmq')
+const { credentials } = server
 const TOPIC = 'orders'
 const WAIT_MS = 40_000
 /** In which the broker would have asked several times. */
@@ -31,7 +32,7 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'escrow-native-'))
   await server.createTopic(TOPIC, 'TRANSACTION')
   await server.createTopic('plain', 'NORMAL')
-  const broker = rocketmq({ endpoints, nameServers: server.nameServers })
+  const broker = rocketmq({ endpoints, credentials, nameServers: server.nameServers })
   const all: BrokerMessage[] = []
   got = all
   await broker.subscribe({ topic: TOPIC, group: 'readers' }, async (message) => {
@@ -50,7 +51,7 @@ afterEach(async () => {
 })
 
 async function open(checker: CheckerInput, requestTimeoutMs?: number): Promise<RocketmqNative> {
-  const native = await rocketmqNative({ endpoints, topics: [TOPIC], checker, requestTimeoutMs })
+  const native = await rocketmqNative({ endpoints, credentials, topics: [TOPIC], checker, requestTimeoutMs })
   opened.push(native)
   return native
 }
@@ -234,9 +235,9 @@ describe('refusing', () => {
   })
 
   test('a topic that is not there, or takes no transactional messages', async () => {
-    const missing = await rejected(rocketmqNative({ endpoints, topics: ['nowhere'], checker }))
+    const missing = await rejected(rocketmqNative({ endpoints, credentials, topics: ['nowhere'], checker }))
     expect(missing).toMatchObject({ code: 'unknownDestination' })
-    const plain = await rejected(rocketmqNative({ endpoints, topics: ['plain'], checker }))
+    const plain = await rejected(rocketmqNative({ endpoints, credentials, topics: ['plain'], checker }))
     expect(plain).toMatchObject({ code: 'unsupported' })
     expect(plain.message).toContain('message.type=TRANSACTION')
   })
@@ -263,7 +264,7 @@ describe('refusing', () => {
 
 function start(mode: string, file: string) {
   const program = join(import.meta.dirname, 'programs/rocketmq-producer.ts')
-  const child = spawn(process.execPath, [program, endpoints, TOPIC, file, mode], {
+  const child = spawn(process.execPath, [program, endpoints, JSON.stringify(credentials), TOPIC, file, mode], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   children.push(child)

@@ -18,6 +18,7 @@ const jars = join(folder, rocketmqVersion)
 
 export interface RocketmqService extends BrokerService {
   readonly backend: 'native'
+  readonly credentials: { readonly accessKey: string; readonly accessSecret: string }
   /** Of the name server, reached directly. */
   readonly nameServers: string
   createTopic(topic: string, type: TopicType): Promise<void>
@@ -56,6 +57,14 @@ export function installRocketmq(): string | undefined {
   renameSync(join(folder, 'fetched'), jars)
   return undefined
 }
+
+/** The only user whom the servers know; whoever comes without is refused. */
+const CREDENTIALS = { accessKey: 'escrow', accessSecret: 'in-tests-only' }
+const AUTHENTICATION = 'org.apache.rocketmq.auth.authentication.provider'
+const innerCredentials = JSON.stringify({
+  accessKey: CREDENTIALS.accessKey,
+  secretKey: CREDENTIALS.accessSecret,
+})
 
 const OPENED = ['java.nio', 'java.lang', 'java.util', 'jdk.internal.ref']
 
@@ -106,12 +115,16 @@ export async function startRocketmq(options: RocketmqServiceOptions = {}): Promi
     rocketMQClusterName: 'DefaultCluster',
     grpcServerPort: grpcPort,
     remotingListenPort: remotingPort,
+    authenticationEnabled: true,
+    authenticationProvider: `${AUTHENTICATION}.DefaultAuthenticationProvider`,
+    authenticationMetadataProvider: 'org.apache.rocketmq.proxy.auth.ProxyAuthenticationMetadataProvider',
+    innerClientAuthenticationCredentials: innerCredentials,
     ...options.proxy,
   }
   writeFileSync(join(home, 'rmq-proxy.json'), JSON.stringify(proxySettings))
   const admin = new RocketmqAdmin({
     nameServers: [nameServers],
-    credentials: undefined,
+    credentials: CREDENTIALS,
     requestTimeoutMs: 10_000,
   })
   const nameServer = await NativeProcess.start({
@@ -165,6 +178,14 @@ function brokerSettings(home: string, port: number) {
     flushDiskType: 'SYNC_FLUSH',
     autoCreateTopicEnable: false,
     enableMixedMessageType: true,
+    authenticationEnabled: true,
+    authenticationProvider: `${AUTHENTICATION}.DefaultAuthenticationProvider`,
+    authenticationMetadataProvider: `${AUTHENTICATION}.LocalAuthenticationMetadataProvider`,
+    initAuthenticationUser: JSON.stringify({
+      username: CREDENTIALS.accessKey,
+      password: CREDENTIALS.accessSecret,
+    }),
+    innerClientAuthenticationCredentials: innerCredentials,
     transactionTimeOut: 2_000,
     transactionCheckInterval: 2_000,
     // Above the time-out it would ask after what has been settled.
@@ -189,6 +210,7 @@ async function service(parts: Parts): Promise<RocketmqService> {
     host: proxy.host,
     port: proxy.port,
     proxy,
+    credentials: CREDENTIALS,
     nameServers,
     createTopic: (topic, type) => admin.createTopic(topic, type),
     pause: () => broker.pause(),

@@ -1,5 +1,5 @@
 /**
- * A service with a "database" of one file, a line for each committed transaction: `ENDPOINTS TOPIC FILE MODE`.
+ * A service with a "database" of one file, a line for each committed transaction: `ENDPOINTS CREDENTIALS TOPIC FILE MODE`.
  *
  * | mode          | what it does                                                                    |
  * |---------------|---------------------------------------------------------------------------------|
@@ -10,10 +10,11 @@
 import { appendFileSync, existsSync, readFileSync } from 'node:fs'
 import { rocketmqNative } from '../../../src/broker/rocketmq-native.ts'
 
-const [endpoints = '', topic = '', file = '', mode = ''] = process.argv.slice(2)
+const [endpoints = '', credentials = '', topic = '', file = '', mode = ''] = process.argv.slice(2)
 
 const native = await rocketmqNative({
   endpoints,
+  credentials: JSON.parse(credentials),
   topics: [topic],
   checker: ({ executionId }) => {
     const committed = existsSync(file) ? readFileSync(file, 'utf8').split('\n') : []

@@ -155,7 +155,7 @@ async function allArrive(
   topic: string,
   ids: readonly string[],
 ): Promise<void> {
-  const { got } = await world.collect(broker, topic, 'after the trouble')
+  const { got } = await world.collect(broker, topic, 'after-the-trouble')
   const missing = () => {
     const seen = new Set(got.map(({ id }) => id))
     return ids.filter((id) => !seen.has(id))

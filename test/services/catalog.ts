@@ -7,6 +7,7 @@ import {
   type PostgresServiceOptions,
   startPostgres,
 } from './postgres.ts'
+import { type PostgresQueueService, startPostgresQueue } from './postgres-queue.ts'
 
 /** A service that answers: what the test gets, how it is called in the closing table, and how it ends. */
 export interface Started<T> {
@@ -27,6 +28,8 @@ interface Entry<T, O> {
 export interface Catalog {
   readonly postgres: Entry<PostgresService, PostgresServiceOptions>
   readonly 'postgres-native': Entry<PostgresService, Omit<PostgresServiceOptions, 'backend'>>
+  /** As a broker: behind a fault proxy. */
+  readonly 'postgres-queue': Entry<PostgresQueueService, PostgresServiceOptions>
   readonly node22: Entry<NodeRuntime, object>
   readonly 'npm-registry': Entry<undefined, object>
 }
@@ -42,6 +45,10 @@ export const catalog: Catalog = {
       if (nativePostgresBin() === undefined) throw new Error('no PostgreSQL is installed on this machine')
       return started(await startPostgres({ ...options, backend: 'native' }))
     },
+  },
+  'postgres-queue': {
+    install: 'npm ci',
+    start: async (options) => started(await startPostgresQueue(options)),
   },
   node22: {
     install: setup,
@@ -67,6 +74,8 @@ export const catalog: Catalog = {
   },
 }
 
-function started(value: PostgresService): Started<PostgresService> {
+function started<T extends { backend: string; version: string; stop(): Promise<void> }>(
+  value: T,
+): Started<T> {
   return { value, backend: value.backend, version: value.version, stop: () => value.stop() }
 }

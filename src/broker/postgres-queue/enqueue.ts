@@ -101,7 +101,7 @@ const enqueueText = (schema: string): string => `with own as materialized (
     insert into "${schema}".messages (xid, topic, lane, id, headers, body)
     select own.xid, g.topic, g.lane::int2, g.id, g.headers::json, g.body
     from own cross join missing cross join given g where own.is_open and missing.name is null order by g.n
-    on conflict (topic, id) do nothing returning topic)
+    on conflict (id, topic) do nothing returning topic)
   select own.is_open, missing.name as missing, (
     select count(pg_notify($7, 'm' || w.topic)) from (select distinct topic from written) w where $6::boolean) as notified
   from own, missing`

@@ -108,20 +108,23 @@ export function laneStatements(schema: string) {
         where l.group_id = $1 and l.lane = free.lane returning l.*)
       select ${stateColumns('mine')} from mine union all select ${stateColumns('claimed')} from claimed`,
     ),
-    /** Topic; lanes, seen, read_to, below, room. */
+    /** Topic; lanes, seen, read_to, below, room. `+ 0`: to be found by the transaction, and not among all that there is. */
     page: statement(
       'page',
       `with l as materialized (
-        select lane, seen::pg_snapshot as seen, read_to, below::xid8 as below, room
-        from unnest($2::int4[], $3::text[], $4::int8[], $5::text[], $6::int4[]) as l (lane, seen, read_to, below, room))
+        select * from unnest($2::int4[], $3::text[], $4::int8[], $5::text[], $6::int4[]) as l (lane, seen, read_to, below, room)),
+      looks as materialized (select seen, below from l group by seen, below),
+      late as materialized (
+        select looks.*, m.* from looks cross join lateral (
+          select lane, position from ${s}.messages
+          where xid = any (array(select pg_snapshot_xip(looks.seen::pg_snapshot))) and topic + 0 = $1::int4
+          union all
+          select lane, position from ${s}.messages
+          where xid >= pg_snapshot_xmax(looks.seen::pg_snapshot) and xid < looks.below::xid8 and topic + 0 = $1) m)
       select null::int4, null::int8, pg_current_snapshot()::text, null::text, null::bytea
       union all
-      select l.lane, m.position, null, null, null from l cross join lateral (
-        select position from ${s}.messages where topic = $1::int4 and lane = l.lane
-          and xid = any (array(select pg_snapshot_xip(l.seen))) and position <= l.read_to
-        union all
-        select position from ${s}.messages where topic = $1 and lane = l.lane
-          and xid >= pg_snapshot_xmax(l.seen) and xid < l.below and position <= l.read_to) m
+      select l.lane, late.position, null, null, null from late join l
+        on l.lane = late.lane and l.seen = late.seen and l.below = late.below and late.position <= l.read_to
       union all
       (select lane, position, null, headers::text, body from (
         select l.lane, m.*, ${within('position')} as is_within from l cross join lateral (
@@ -137,12 +140,12 @@ export function laneStatements(schema: string) {
         from unnest($2::int4[], $3::int8[]) as u (lane, position) join ${s}.messages m
           on m.topic = $1::int4 and m.lane = u.lane and m.position = u.position) r order by position`,
     ),
-    /** Group, reader; lanes, seen, read_to, open. The lanes that were still its. */
+    /** Group, reader; lanes, seen, read_to, open. The lanes that were still its, and an id that is above all given before. */
     acknowledge: statement(
       'acknowledge',
       `update ${s}.lanes l set seen = u.seen::pg_snapshot, read_to = u.read_to, below = pg_current_xact_id(), open = u.open::int8[]
       from unnest($3::int4[], $4::text[], $5::int8[], $6::text[]) as u (lane, seen, read_to, open)
-      where l.group_id = $1::int4 and l.reader = $2::uuid and l.lane = u.lane returning l.lane`,
+      where l.group_id = $1::int4 and l.reader = $2::uuid and l.lane = u.lane returning l.lane, l.below::text`,
     ),
     /** Group, reader; lanes. Tells the other readers. */
     release: statement(
@@ -161,9 +164,10 @@ export function laneStatements(schema: string) {
         else (select sum(cardinality(l.open) + n.late + n.fresh)::int8
           from ${s}.groups g join ${s}.lanes l on l.group_id = g.group_id cross join lateral (select
             (select count(*) from ${s}.messages m where m.topic = $1 and m.lane = l.lane and m.position > l.read_to) as fresh,
-            (select count(*) from ${s}.messages m where m.topic = $1 and m.lane = l.lane and m.position <= l.read_to
-              and (m.xid = any (array(select pg_snapshot_xip(l.seen))) or m.xid >= pg_snapshot_xmax(l.seen) and m.xid < l.below)
-            ) as late) n
+            (select count(*) from ${s}.messages m where m.xid = any (array(select pg_snapshot_xip(l.seen)))
+              and m.topic + 0 = $1 and m.lane + 0 = l.lane and m.position + 0 <= l.read_to) + (
+            select count(*) from ${s}.messages m where m.xid >= pg_snapshot_xmax(l.seen) and m.xid < l.below
+              and m.topic + 0 = $1 and m.lane + 0 = l.lane and m.position + 0 <= l.read_to) as late) n
           where g.topic = $1 and g.name = $2) end`,
     ),
   }

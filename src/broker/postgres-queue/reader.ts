@@ -249,6 +249,9 @@ export class Reader implements Subscription {
     for (const lane of dirty) lane.isDirty = false
     const rows = await this.#query('acknowledge', acknowledgeValues(dirty.map(({ state }) => state)))
     const written = new Set(rows.map(([lane]) => lane))
+    // Whatever had an id when a lane was looked at has a lower one: fewer are to be looked through for those that come late.
+    for (const lane of this.#lanes.values())
+      if (lane.below === '') lane.below = (rows[0]?.[1] as string | undefined) ?? ''
     for (const lane of dirty) if (!written.has(lane.lane)) this.#lose(lane)
   }
 

@@ -66,7 +66,7 @@ export class Sweep {
   add(topic: number): void {
     if (this.#topics.has(topic)) return
     this.#topics.set(topic, new Array(LANES).fill(0))
-    this.#timer ??= setTimeout(() => void this.#sweep(), SWEEP_MS).unref()
+    this.#timer ??= setTimeout(() => void this.#again(), SWEEP_MS).unref()
   }
 
   stop(): void {
@@ -74,14 +74,18 @@ export class Sweep {
     this.#topics.clear()
   }
 
-  async #sweep(): Promise<void> {
+  async #again(): Promise<void> {
+    await this.sweep()
+    if (this.#topics.size > 0) this.#timer = setTimeout(() => void this.#again(), SWEEP_MS).unref()
+  }
+
+  /** Sweeps all topics once. What fails now is done next time. */
+  async sweep(): Promise<void> {
     this.#sweeps += 1
     for (const [topic, beyond] of this.#topics) {
       if (this.#sweeps % WHOLE_EVERY === 0) beyond.fill(0)
-      // What fails now is done next time.
       await this.#sweepTopic(topic, beyond).catch(() => {})
     }
-    if (this.#topics.size > 0) this.#timer = setTimeout(() => void this.#sweep(), SWEEP_MS).unref()
   }
 
   async #sweepTopic(topic: number, beyond: number[]): Promise<void> {

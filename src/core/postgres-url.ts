@@ -13,7 +13,7 @@ export class PostgresUrl {
     if (url === undefined || !isKnown || hosts.includes(','))
       throw new EscrowError(
         'invalidArgument',
-        "the store's URL is not postgres://user:password@host:port/database with one host: for several, name a virtual address or a proxy of TCP that leads to the primary",
+        "the database's URL is not postgres://user:password@host:port/database with one host: for several, name a virtual address or a proxy of TCP that leads to the primary",
       )
     this.#url = url
   }

@@ -14,6 +14,7 @@
  */
 import { EscrowError, InvariantViolation } from '../../core/errors.ts'
 import type { TransactionKey } from '../../core/ids.ts'
+import { ArrayBuilder, ELEMENT, textArray } from '../../core/postgres-arrays.ts'
 import {
   type Checkpoint,
   compareKeys,
@@ -26,7 +27,6 @@ import {
   type StoredImage,
 } from '../images.ts'
 import type { LogHandle } from '../log.ts'
-import { ArrayBuilder, ELEMENT, textArray } from './arrays.ts'
 import type { Connections } from './connections.ts'
 import { type Days, dayTable } from './days.ts'
 import { isTableMissing } from './failures.ts'

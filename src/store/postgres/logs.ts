@@ -11,10 +11,10 @@
  * wherever that is stuck, and then finds what became of it. A statement is never sent twice by anything but its caller.
  */
 import { EscrowError, InvariantViolation } from '../../core/errors.ts'
+import { ArrayBuilder, ELEMENT } from '../../core/postgres-arrays.ts'
 import { corrupt } from '../binary.ts'
 import type { LogClock, LogHandle, LogRow, LogStore, Segment } from '../log.ts'
 import { checkChecksum, isSameSegment, segmentIdentity } from '../segment.ts'
-import { ArrayBuilder, ELEMENT } from './arrays.ts'
 import { Coalescer } from './coalescer.ts'
 import { Connections } from './connections.ts'
 import type { StoreIdentity } from './migrate.ts'

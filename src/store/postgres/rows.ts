@@ -1,6 +1,7 @@
 /** Rows of a checkpoint as columns: one array each, for `unnest`. */
+
+import { ArrayBuilder, ELEMENT } from '../../core/postgres-arrays.ts'
 import type { ImageRow } from '../images.ts'
-import { ArrayBuilder, ELEMENT } from './arrays.ts'
 
 type Put = (array: ArrayBuilder, row: ImageRow, facts: ReturnType<ImageRow['facts']>) => void
 

@@ -3,7 +3,7 @@
  * participant (b). Both need the same two cores, so that neither can be had whole: the limit is 1/(1/a + 1/b).
  */
 import { type BrokerKind, brokerKinds } from '../../examples/shop/broker.ts'
-import { brokerUrl, startBroker } from '../services/brokers.ts'
+import { startBroker } from '../services/brokers.ts'
 import { freePorts } from '../services/native-process.ts'
 import type { BarePlan } from './bare-broker-process.ts'
 import type { Bench, BenchOptions } from './bench.ts'
@@ -27,9 +27,8 @@ async function runBare(kind: BrokerKind, url: string, batch: number): Promise<nu
 }
 
 async function run(kind: BrokerKind, { runs, note }: BenchOptions): Promise<readonly Row[]> {
-  const { service } = await startBroker(kind)
   // Straight to the server: the proxy is for faults.
-  const direct = brokerUrl(kind, { ...service, port: service.directPort })
+  const { service, directUrl: direct } = await startBroker(kind)
   const arrivalsPort = await freePorts()
   const name = `message-${kind === 'postgres' ? 'postgres-queue' : kind}`
   const [real, embedded]: [CountedLoad[], CountedLoad[]] = [[], []]

@@ -9,8 +9,10 @@ import { connect as connectRabbit } from 'amqplib'
 import { Client } from 'pg'
 import { expect, test } from 'vitest'
 import { until } from '../harness/until.ts'
-import type { DockerNats, DockerRabbit, DockerRedis } from '../services/docker-services.ts'
 import { openEngine, runLabel } from '../services/engine.ts'
+import type { NatsService } from '../services/nats.ts'
+import type { RabbitService } from '../services/rabbitmq.ts'
+import type { RedisService } from '../services/redis.ts'
 import { service } from '../services/require.ts'
 
 /** What a test wants of any of them: something that stays, and a word with the server. */
@@ -77,7 +79,7 @@ test('PostgreSQL in a container flushes, can be frozen, and has what was committ
 })
 
 test('Redis in a container confirms what is on the disk, and has it after SIGKILL', async (context) => {
-  const redis: DockerRedis = await service(
+  const redis: RedisService = await service(
     'redis',
     { backend: 'docker', settings: { maxclients: '77' } },
     context,
@@ -105,7 +107,7 @@ test('Redis in a container confirms what is on the disk, and has it after SIGKIL
 
 test('RabbitMQ in a container has a confirmed message in a durable queue after SIGKILL', async (context) => {
   const settings = ['max_message_size = 1048576']
-  const rabbit: DockerRabbit = await service('rabbitmq', { backend: 'docker', settings }, context)
+  const rabbit: RabbitService = await service('rabbitmq', { backend: 'docker', settings }, context)
   const onChannel = async <T>(work: (channel: Channel) => Promise<T>): Promise<T> => {
     const model = await connectRabbit(rabbit.url, { timeout: 5_000 })
     model.on('error', () => {})
@@ -135,7 +137,7 @@ test('RabbitMQ in a container has a confirmed message in a durable queue after S
 type Channel = Awaited<ReturnType<Awaited<ReturnType<typeof connectRabbit>>['createConfirmChannel']>>
 
 test('NATS in a container has what a stream confirmed after SIGKILL', async (context) => {
-  const nats: DockerNats = await service(
+  const nats: NatsService = await service(
     'nats',
     { backend: 'docker', configuration: 'max_payload: 2MB' },
     context,
@@ -191,8 +193,8 @@ test('clients reach a container through the proxy, and only this machine reaches
 test('a container whose owner was killed is removed by the next that uses the engine', async (context) => {
   await service('redis', { backend: 'docker' }, context)
   const program = join(import.meta.dirname, '../services/docker-services.ts')
-  const code = `const { startDockerRedis } = await import(${JSON.stringify(program)})
-    await startDockerRedis()
+  const code = `const { startRedisService } = await import(${JSON.stringify(program)})
+    await startRedisService()
     console.log('started')
     setInterval(() => {}, 1000)`
   const { ESCROW_TEST_RUN_FOLDER: _, ...env } = process.env

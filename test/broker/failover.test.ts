@@ -1,20 +1,14 @@
-/** Each broker is killed in the midst of transactions; `FAILOVER_COUNT` asks for more of them. */
+/** Each broker is killed in the midst of transactions; `FAILOVER_COUNT` asks for more or fewer of them. */
 import { test } from 'vitest'
-import { brokerUrl } from '../services/brokers.ts'
-import { service } from '../services/require.ts'
+import { brokerKinds } from '../../examples/shop/broker.ts'
+import { brokerOfTest } from '../services/brokers.ts'
 import { killed, survives } from './failover.ts'
 
 const count = Number(process.env.FAILOVER_COUNT ?? 10_000)
 
-test.for(['redis'] as const)(
+test.for(brokerKinds)(
   `%s killed in the midst of ${count} transactions: each committed message arrives, no other, in order`,
   async (kind, context) => {
-    const server = await service(kind, {}, context)
-    await survives({
-      kind,
-      broker: { service: server, url: brokerUrl(kind, server) },
-      count,
-      trouble: killed,
-    })
+    await survives({ kind, broker: await brokerOfTest(kind, context), count, trouble: killed })
   },
 )

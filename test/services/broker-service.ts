@@ -8,8 +8,6 @@ export interface BrokerService {
   readonly host: string
   /** Of the proxy. */
   readonly port: number
-  /** Of the server itself. */
-  readonly directPort: number
   readonly proxy: FaultProxy
   /** Nothing answers, and connections stay. */
   pause(): Promise<void>

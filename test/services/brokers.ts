@@ -1,29 +1,70 @@
-/** The servers of all brokers, each by the URL under which `examples/shop/broker.ts` reaches it. */
+/** The servers of all brokers, each by the URL under which `brokerAt` of examples/shop/broker.ts reaches it. */
+import type { TestContext } from 'vitest'
 import type { BrokerKind } from '../../examples/shop/broker.ts'
 import type { BrokerService } from './broker-service.ts'
-import { catalog } from './catalog.ts'
+import { type Catalog, catalog } from './catalog.ts'
+import { service } from './require.ts'
 
-/** A broker's server, and its URL through the proxy. */
+/** A broker's server. */
 export interface StartedBroker {
   readonly service: BrokerService
+  /** Through the proxy. */
   readonly url: string
+  /** Past the proxy, where a program has started it. */
+  readonly directUrl: string
 }
 
-/** Starts one. Throws with the reason where it can't be had. */
+type Value<Name extends keyof Catalog> = Awaited<ReturnType<Catalog[Name]['start']>>['value']
+
+/** As a test that asks for it inside itself gets it: skipped where it can't be had. */
+export async function brokerOfTest(kind: BrokerKind, context: TestContext): Promise<StartedBroker> {
+  return await started(kind, (name) => service(name, {}, context))
+}
+
+/** Started by a program, and stopped by it. Throws with the reason where it can't be had. */
 export async function startBroker(kind: BrokerKind): Promise<StartedBroker> {
-  const { value } = await catalog[kind].start({})
-  return { service: value, url: brokerUrl(kind, value) }
+  // Kafka's clients go where it tells them to.
+  const options = { isDirect: true }
+  return await started(kind, async (name) => {
+    const entry = catalog[name] as unknown as Catalog['kafka']
+    return (await entry.start(options)).value as Value<typeof name>
+  })
 }
 
-/** The URL of a server. */
-export function brokerUrl(
+async function started(
   kind: BrokerKind,
-  { host, port, password }: BrokerService & { readonly password?: string },
-): string {
+  start: <Name extends keyof Catalog>(name: Name) => Promise<Value<Name>>,
+): Promise<StartedBroker> {
   switch (kind) {
-    case 'redis':
-      return `redis://:${password}@${host}:${port}`
-    default:
-      throw new Error(kind)
+    case 'kafka': {
+      const service = await start('kafka')
+      const url = `kafka://${service.brokers[0]}`
+      return { service, url, directUrl: url }
+    }
+    case 'rocketmq': {
+      const service = await start('rocketmq')
+      const { accessKey, accessSecret } = service.credentials
+      const urlOf = (port: number) =>
+        `rocketmq://${accessKey}:${accessSecret}@127.0.0.1:${port}?nameServers=${service.nameServers}`
+      return { service, url: urlOf(service.port), directUrl: urlOf(service.directPort) }
+    }
+    case 'rabbitmq': {
+      const service = await start('rabbitmq')
+      return { service, url: service.url, directUrl: service.directUrl }
+    }
+    case 'redis': {
+      const service = await start('redis')
+      const urlOf = (port: number) => `redis://:${service.password}@127.0.0.1:${port}`
+      return { service, url: urlOf(service.port), directUrl: urlOf(service.directPort) }
+    }
+    case 'nats': {
+      const service = await start('nats')
+      const urlOf = (port: number) => `nats://${service.user}:${service.password}@127.0.0.1:${port}`
+      return { service, url: urlOf(service.port), directUrl: urlOf(service.directPort) }
+    }
+    case 'postgres': {
+      const service = await start('postgres-queue')
+      return { service, url: service.url, directUrl: service.server.url }
+    }
   }
 }

@@ -6,7 +6,10 @@ import type { BrokerService } from './broker-service.ts'
 import { composeService } from './compose.ts'
 import { DockerServer, type DockerServerOptions } from './docker.ts'
 import { startFaultProxy } from './fault-proxy.ts'
+import type { NatsOptions, NatsService } from './nats.ts'
 import type { PostgresService } from './postgres.ts'
+import { declareQueue, type RabbitOptions, type RabbitService } from './rabbitmq.ts'
+import type { RedisOptions, RedisService } from './redis.ts'
 
 const ANSWER_MS_MAX = 5_000
 const HELLO_BYTES_MAX = 65_536
@@ -59,15 +62,8 @@ async function answerOf(url: string, sql: string): Promise<string> {
   }
 }
 
-/** A Redis that asks for a password. */
-export interface DockerRedis extends BrokerService {
-  readonly password: string
-  /** Of the server itself, without the proxy. */
-  readonly directPort: number
-}
-
 /** Redis; under a second. Settings are those of redis.conf, after what docker-compose.yml says. */
-export async function startDockerRedis({ settings = {} }: RedisSettings = {}): Promise<DockerRedis> {
+export async function startDockerRedis({ settings = {} }: RedisOptions = {}): Promise<RedisService> {
   const password = optionOf('redis', '--requirepass')
   const inside = 6379
   const { server, ...service } = await startBroker({
@@ -80,30 +76,12 @@ export async function startDockerRedis({ settings = {} }: RedisSettings = {}): P
   return { ...service, password, directPort: server.hostPort(inside) }
 }
 
-interface RedisSettings {
-  readonly settings?: Readonly<Record<string, string>>
-}
-
-/** A RabbitMQ with its management. */
-export interface DockerRabbit extends BrokerService {
-  /** Through the proxy; with a user who may do everything. */
-  readonly url: string
-  /** Past the proxy. */
-  readonly directUrl: string
-  /** Of the management API, past the proxy, with the same user. */
-  readonly managementUrl: string
-  /** As the cluster calls it. */
-  readonly node: string
-  /** Runs `rabbitmqctl` and answers what it printed. */
-  control(...args: string[]): Promise<string>
-}
-
 /** RabbitMQ; about 8 s. Settings are lines of rabbitmq.conf. */
 export async function startDockerRabbit({
   settings = [],
 }: {
   readonly settings?: readonly string[]
-} = {}): Promise<DockerRabbit> {
+} = {}): Promise<RabbitService> {
   const { environment, hostname } = composeService('rabbitmq')
   const [inside, management] = [5672, 15_672]
   const { server, ...service } = await startBroker({
@@ -123,6 +101,9 @@ export async function startDockerRabbit({
     directUrl,
     managementUrl: `http://${user}@127.0.0.1:${server.hostPort(management)}`,
     node: `rabbit@${hostname}`,
+    declareQueue(...queue) {
+      return declareQueue(this, ...queue)
+    },
     async control(...args) {
       const { exitCode, output } = await server.exec(['rabbitmqctl', ...args])
       if (exitCode !== 0) throw new Error(`rabbitmqctl ${args[0]} ended with ${exitCode}: ${output}`)
@@ -131,16 +112,8 @@ export async function startDockerRabbit({
   }
 }
 
-/** A NATS with JetStream that asks for a name and a password. */
-export interface DockerNats extends BrokerService {
-  readonly user: string
-  readonly password: string
-  /** Of the server itself, without the proxy. */
-  readonly directPort: number
-}
-
 /** NATS; under a second. The configuration is nats-server's, beside the arguments in docker-compose.yml. */
-export async function startDockerNats({ configuration = '' }: NatsConfiguration = {}): Promise<DockerNats> {
+export async function startDockerNats({ configuration = '' }: NatsOptions = {}): Promise<NatsService> {
   const inside = 4222
   const file = '/etc/nats-test.conf'
   const { server, ...service } = await startBroker({
@@ -151,10 +124,6 @@ export async function startDockerNats({ configuration = '' }: NatsConfiguration 
   })
   const user = optionOf('nats', '--user')
   return { ...service, user, password: optionOf('nats', '--pass'), directPort: server.hostPort(inside) }
-}
-
-interface NatsConfiguration {
-  readonly configuration?: string
 }
 
 /** What docker-compose.yml gives as an option of a command. */

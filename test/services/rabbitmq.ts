@@ -49,6 +49,22 @@ export interface RabbitCluster {
   stop(): Promise<void>
 }
 
+/** Declares a durable queue on a server, for good. */
+export async function declareQueue(
+  server: Pick<RabbitService, 'directUrl' | 'control'>,
+  name: string,
+  type: 'quorum' | 'classic' = 'quorum',
+  args: Readonly<Record<string, unknown>> = {},
+): Promise<void> {
+  const model = await connect(server.directUrl)
+  const channel = await model.createChannel()
+  await channel.assertQueue(name, { durable: true, arguments: { 'x-queue-type': type, ...args } })
+  await model.close()
+  // Which quorum queues a node has reaches its disk half a second later only (rabbitmq/ra#443, mended for 4.0): a node
+  // that is killed before has lost the queue with all that is in it.
+  if (type === 'quorum') await server.control('eval', 'dets:sync(ra_directory_reverse).')
+}
+
 /** Starts one server; about 5 s. Throws where Debian's package isn't installed. */
 export async function startRabbit(options: RabbitOptions = {}): Promise<RabbitService> {
   const { nodes } = await startRabbitCluster(1, options)
@@ -241,18 +257,8 @@ class Node implements RabbitService {
     return this.proxy.through(this.directUrl)
   }
 
-  async declareQueue(
-    name: string,
-    type: 'quorum' | 'classic' = 'quorum',
-    args: Readonly<Record<string, unknown>> = {},
-  ): Promise<void> {
-    const model = await connect(this.directUrl)
-    const channel = await model.createChannel()
-    await channel.assertQueue(name, { durable: true, arguments: { 'x-queue-type': type, ...args } })
-    await model.close()
-    // Which quorum queues a node has reaches its disk half a second later only (rabbitmq/ra#443, mended for 4.0): a node
-    // that is killed before has lost the queue with all that is in it.
-    if (type === 'quorum') await this.control('eval', 'dets:sync(ra_directory_reverse).')
+  declareQueue(...queue: Parameters<RabbitService['declareQueue']>): Promise<void> {
+    return declareQueue(this, ...queue)
   }
 
   async control(...args: string[]): Promise<string> {

@@ -17,6 +17,8 @@ const folder = join(import.meta.dirname, '../../node_modules/.cache/escrow-rocke
 const jars = join(folder, rocketmqVersion)
 
 export interface RocketmqService extends BrokerService {
+  /** Of the gRPC proxy itself. */
+  readonly directPort: number
   readonly backend: 'native'
   readonly credentials: { readonly accessKey: string; readonly accessSecret: string }
   /** Of the name server, reached directly. */
@@ -209,6 +211,7 @@ async function service(parts: Parts): Promise<RocketmqService> {
     version: rocketmqVersion,
     host: proxy.host,
     port: proxy.port,
+    directPort: grpcPort,
     proxy,
     credentials: CREDENTIALS,
     nameServers,

@@ -84,6 +84,29 @@ function firstLine(error: unknown): string {
 
 const policyFile = '/usr/sbin/policy-rc.d'
 
+function hasKafka(): boolean {
+  try {
+    return findKafka() !== ''
+  } catch {
+    return false
+  }
+}
+
+/** Puts the jars, `group:artifact:version`, and all that they need into `lib` below the folder. */
+function installJars(folder: string, jars: readonly string[]): string | undefined {
+  rmSync(folder, { recursive: true, force: true })
+  mkdirSync(folder, { recursive: true })
+  const dependencies = jars.map((jar) => {
+    const [group, artifact, version] = jar.split(':')
+    return `<dependency><groupId>${group}</groupId><artifactId>${artifact}</artifactId><version>${version}</version></dependency>`
+  })
+  writeFileSync(
+    `${folder}/pom.xml`,
+    `<project><modelVersion>4.0.0</modelVersion><groupId>escrow</groupId><artifactId>jars</artifactId><version>1</version><dependencies>${dependencies.join('')}</dependencies></project>`,
+  )
+  return run('mvn', ['-q', '-B', 'dependency:copy-dependencies', '-DoutputDirectory=lib'], folder)
+}
+
 function hasNode22(): boolean {
   try {
     return findNode22().version === node22Version

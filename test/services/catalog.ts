@@ -1,5 +1,12 @@
 import { execFileSync } from 'node:child_process'
 import { tmpdir } from 'node:os'
+import {
+  type KafkaCluster,
+  type KafkaOptions,
+  type KafkaService,
+  startKafka,
+  startKafkaCluster,
+} from './kafka.ts'
 import { findNode22, type NodeRuntime } from './node22.ts'
 import {
   nativePostgresBin,
@@ -27,6 +34,8 @@ interface Entry<T, O> {
 export interface Catalog {
   readonly postgres: Entry<PostgresService, PostgresServiceOptions>
   readonly 'postgres-native': Entry<PostgresService, Omit<PostgresServiceOptions, 'backend'>>
+  readonly kafka: Entry<KafkaService, KafkaOptions>
+  readonly 'kafka-cluster': Entry<KafkaCluster, { readonly nodes: number }>
   readonly node22: Entry<NodeRuntime, object>
   readonly 'npm-registry': Entry<undefined, object>
 }
@@ -41,6 +50,20 @@ export const catalog: Catalog = {
     async start(options) {
       if (nativePostgresBin() === undefined) throw new Error('no PostgreSQL is installed on this machine')
       return started(await startPostgres({ ...options, backend: 'native' }))
+    },
+  },
+  kafka: {
+    install: setup,
+    async start(options) {
+      const value = await startKafka(options)
+      return { value, backend: value.backend, version: value.version, stop: () => value.stop() }
+    },
+  },
+  'kafka-cluster': {
+    install: setup,
+    async start({ nodes }) {
+      const value = await startKafkaCluster(nodes)
+      return { value, backend: 'native', version: value.version, stop: () => value.stop() }
     },
   },
   node22: {

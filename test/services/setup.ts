@@ -4,6 +4,7 @@
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { findKafka, kafkaFolder, kafkaJars, kafkaVersion } from './kafka.ts'
 import { findNode22, node22Folder, node22Version } from './node22.ts'
 import { nativePostgresBin } from './postgres.ts'
 
@@ -19,6 +20,8 @@ interface Installable {
 const installables: readonly Installable[] = [
   { name: 'PostgreSQL (native)', present: () => nativePostgresBin() !== undefined, from: ['postgresql'] },
   { name: `Node ${node22Version}`, present: hasNode22, from: installNode22 },
+  { name: 'Java and Maven', present: hasJava, from: ['openjdk-17-jre-headless', 'maven'] },
+  { name: `Kafka ${kafkaVersion}`, present: hasKafka, from: () => installJars(kafkaFolder, kafkaJars) },
 ]
 
 const policyFile = '/usr/sbin/policy-rc.d'
@@ -39,6 +42,33 @@ function installNode22(): string | undefined {
   writeFileSync(`${node22Folder}/package.json`, JSON.stringify(manifest))
   const failure = run('npm', ['install', '--no-package-lock', '--no-audit', '--no-fund'], node22Folder)
   return failure ?? (hasNode22() ? undefined : 'npm installed it, but it does not run')
+}
+
+function hasJava(): boolean {
+  return run('java', ['-version']) === undefined && run('mvn', ['-version']) === undefined
+}
+
+function hasKafka(): boolean {
+  try {
+    return findKafka() !== ''
+  } catch {
+    return false
+  }
+}
+
+/** Puts the jars, `group:artifact:version`, and all that they need into `lib` below the folder. */
+function installJars(folder: string, jars: readonly string[]): string | undefined {
+  rmSync(folder, { recursive: true, force: true })
+  mkdirSync(folder, { recursive: true })
+  const dependencies = jars.map((jar) => {
+    const [group, artifact, version] = jar.split(':')
+    return `<dependency><groupId>${group}</groupId><artifactId>${artifact}</artifactId><version>${version}</version></dependency>`
+  })
+  writeFileSync(
+    `${folder}/pom.xml`,
+    `<project><modelVersion>4.0.0</modelVersion><groupId>escrow</groupId><artifactId>jars</artifactId><version>1</version><dependencies>${dependencies.join('')}</dependencies></project>`,
+  )
+  return run('mvn', ['-q', '-B', 'dependency:copy-dependencies', '-DoutputDirectory=lib'], folder)
 }
 
 function installDebian(packages: readonly string[]): string | undefined {

@@ -4,6 +4,7 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Admin } from '@platformatic/kafka'
+import { until } from '../harness/until.ts'
 import type { BrokerService } from './broker-service.ts'
 import { type FaultProxy, startFaultProxy } from './fault-proxy.ts'
 import { freePorts, NativeProcess } from './native-process.ts'
@@ -218,21 +219,39 @@ async function isOpen(port: number): Promise<boolean> {
   }).finally(() => socket.destroy())
 }
 
-async function createTopic(
-  brokers: readonly string[],
-  { credentials }: KafkaOptions,
-  topic: string,
-  { partitions = 1, replicas = 1, configs = {} }: KafkaTopicSettings = {},
-): Promise<void> {
-  const admin = new Admin({
+function admin(brokers: readonly string[], { credentials }: KafkaOptions): Admin {
+  return new Admin({
     clientId: 'escrow-tests',
     bootstrapBrokers: [...brokers],
     ...(credentials && { sasl: { mechanism: 'PLAIN', ...credentials } }),
   })
+}
+
+async function createTopic(
+  brokers: readonly string[],
+  options: KafkaOptions,
+  topic: string,
+  { partitions = 1, replicas = 1, configs = {} }: KafkaTopicSettings = {},
+): Promise<void> {
+  const creator = admin(brokers, options)
   try {
     const settings = Object.entries(configs).map(([name, value]) => ({ name, value }))
-    await admin.createTopics({ topics: [topic], partitions, replicas, configs: settings })
+    await creator.createTopics({ topics: [topic], partitions, replicas, configs: settings })
   } finally {
-    await admin.close()
+    await creator.close()
+  }
+  // Its creator knows it first; each node learns of it by itself.
+  for (const broker of brokers) await isKnown(broker, options, topic)
+}
+
+async function isKnown(broker: string, options: KafkaOptions, topic: string): Promise<void> {
+  const asker = admin([broker], options)
+  try {
+    await until(`${broker} knows ${topic}`, async () => {
+      const { topics } = await asker.metadata({ topics: [topic], forceUpdate: true })
+      return topics.get(topic)?.partitions.every(({ leader }) => leader > 0)
+    })
+  } finally {
+    await asker.close()
   }
 }

@@ -45,6 +45,7 @@ const REQUEST_MS_MAX = 30_000
 const RETRY = { initialRetryTime: 50, maxRetryTime: 500, factor: 0.2, multiplier: 2 }
 /** How long a fetch waits for messages; leaving a group waits for it. */
 const FETCH_MS_MAX = 500
+const READER_RETRIES_MAX = 30
 const SESSION_MS_MAX = 10_000
 const HEARTBEAT_MS = 2_000
 const PARTITION_BYTES_MAX = 1 << 20
@@ -100,7 +101,7 @@ class KafkaJsLink {
   #isBroken = false
   #isDestroyed = false
 
-  constructor({ brokers, clientId, tls, sasl }: KafkaSettings) {
+  constructor({ brokers, clientId, tls, sasl }: KafkaSettings, retries = brokers.length) {
     const socketFactory: ISocketFactory = ({ host, port, onConnect }) => {
       if (this.#isDestroyed) throw new Error('the link has been ended')
       const server = isIP(host) === 0 ? { servername: host } : {}
@@ -124,8 +125,8 @@ class KafkaJsLink {
       ...(sasl && { sasl: { ...sasl } as NonNullable<KafkaConfig['sasl']> }),
       connectionTimeout: CONNECT_MS_MAX,
       requestTimeout: REQUEST_MS_MAX,
-      // The first connection is tried with each broker of the list.
-      retry: { ...RETRY, retries: brokers.length, restartOnFailure: async () => false },
+      // By default the first connection is tried with each broker of the list.
+      retry: { ...RETRY, retries, restartOnFailure: async () => false },
       socketFactory,
       logLevel: logLevel.ERROR,
       logCreator: () => (entry) => this.#logged(entry.namespace),
@@ -267,7 +268,8 @@ class KafkaJsReader extends KafkaJsLink implements ReaderLink {
   readonly #events: ReadingEvents
 
   constructor(settings: KafkaSettings, reading: Reading, events: ReadingEvents) {
-    super(settings)
+    // Longer than a broker takes to start again: the member stays the same, and its group isn't disturbed.
+    super(settings, READER_RETRIES_MAX)
     this.#reading = reading
     this.#events = events
     this.#consumer = this.kafka.consumer({
@@ -279,8 +281,6 @@ class KafkaJsReader extends KafkaJsLink implements ReaderLink {
       // Handlers don't hold up heartbeats here, so a member that is silent for this long is gone.
       sessionTimeout: SESSION_MS_MAX,
       heartbeatInterval: HEARTBEAT_MS,
-      // Longer than a broker takes to start again: the member stays the same, and its group isn't disturbed.
-      retry: { ...RETRY, retries: 30, restartOnFailure: async () => false },
     })
   }
 

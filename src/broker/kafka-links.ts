@@ -28,6 +28,8 @@ export interface Link {
 /** A record as it is sent. */
 export interface KafkaRecord {
   readonly key: Buffer | null
+  /** Its partition is this modulo their number. */
+  readonly hash: number
   readonly value: Buffer
   readonly headers: Record<string, string>
 }

@@ -11,7 +11,7 @@ import {
   type KafkaMessage,
   logLevel,
   type Message,
-  Partitioners,
+  type PartitionerArgs,
   type Producer,
 } from 'kafkajs'
 import type { Broker } from './broker.ts'
@@ -157,28 +157,17 @@ class KafkaJsLink {
 class KafkaJsProducer extends KafkaJsLink implements ProducerLink {
   readonly #producer: Producer
   readonly #transactionalId: string | undefined
-  /** Messages without a key go to one partition a batch, as with Kafka's own producer. */
-  #sticky = 0
 
   constructor(settings: KafkaSettings, transactionalId: string | undefined) {
     super(settings)
     this.#transactionalId = transactionalId
-    const byKey = Partitioners.DefaultPartitioner()
     this.#producer = this.kafka.producer({
       idempotent: true,
       maxInFlightRequests: 1,
       allowAutoTopicCreation: false,
       ...(transactionalId !== undefined && { transactionalId, transactionTimeout: 60_000 }),
       retry: { ...RETRY, retries: Number.MAX_SAFE_INTEGER },
-      createPartitioner: () => (place) => {
-        const { message, partitionMetadata } = place
-        // Kept in the message: at another attempt it must go where the first one may have put it.
-        message.partition ??=
-          message.key == null
-            ? (partitionMetadata[this.#sticky % partitionMetadata.length]?.partitionId ?? 0)
-            : byKey(place)
-        return message.partition
-      },
+      createPartitioner: () => partitionOf,
     })
   }
 
@@ -187,8 +176,7 @@ class KafkaJsProducer extends KafkaJsLink implements ProducerLink {
   }
 
   async send(topic: string, records: readonly KafkaRecord[]): Promise<void> {
-    this.#sticky = Math.floor(Math.random() * 2 ** 30)
-    const messages: Message[] = records.map(({ key, value, headers }) => ({ key, value, headers }))
+    const messages: Placed[] = records.map((record) => ({ ...record }))
     if (this.#transactionalId === undefined) {
       await sendAll(this.#producer, topic, messages)
       return
@@ -200,7 +188,17 @@ class KafkaJsProducer extends KafkaJsLink implements ProducerLink {
   }
 }
 
-async function sendAll(sender: Pick<Producer, 'send'>, topic: string, messages: Message[]): Promise<void> {
+interface Placed extends Message {
+  readonly hash: number
+}
+
+/** Kept in the message: at another attempt it must go where the first one may have put it. */
+function partitionOf({ message, partitionMetadata }: PartitionerArgs): number {
+  message.partition ??= (message as Placed).hash % partitionMetadata.length
+  return message.partition
+}
+
+async function sendAll(sender: Pick<Producer, 'send'>, topic: string, messages: Placed[]): Promise<void> {
   const confirmed = await sender.send({ topic, messages, acks: -1 })
   // Where a partition's leader has moved, between two attempts, to a broker that had already confirmed others, it is left
   // out without a word.

@@ -83,7 +83,8 @@ export class KafkaSubscription {
         if (this.#link === link) this.#inbox.keep(partitions)
       },
       ended: () => {
-        if (this.#link !== link) return
+        // While it leaves its group, it ends as well.
+        if (this.#link !== link || this.#isClosed) return
         this.#drop(link)
         void this.#reconnect()
       },

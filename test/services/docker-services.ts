@@ -77,11 +77,7 @@ export async function startDockerRedis({ settings = {} }: RedisOptions = {}): Pr
 }
 
 /** RabbitMQ; about 8 s. Settings are lines of rabbitmq.conf. */
-export async function startDockerRabbit({
-  settings = [],
-}: {
-  readonly settings?: readonly string[]
-} = {}): Promise<RabbitService> {
+export async function startDockerRabbit({ settings = [] }: RabbitOptions = {}): Promise<RabbitService> {
   const { environment, hostname } = composeService('rabbitmq')
   const [inside, management] = [5672, 15_672]
   const { server, ...service } = await startBroker({
@@ -95,20 +91,19 @@ export async function startDockerRabbit({
   })
   const user = `${environment?.RABBITMQ_DEFAULT_USER}:${environment?.RABBITMQ_DEFAULT_PASS}`
   const directUrl = `amqp://${user}@127.0.0.1:${server.hostPort(inside)}`
+  const control = async (...args: string[]): Promise<string> => {
+    const { exitCode, output } = await server.exec(['rabbitmqctl', ...args])
+    if (exitCode !== 0) throw new Error(`rabbitmqctl ${args[0]} ended with ${exitCode}: ${output}`)
+    return output
+  }
   return {
     ...service,
     url: service.proxy.through(directUrl),
     directUrl,
     managementUrl: `http://${user}@127.0.0.1:${server.hostPort(management)}`,
     node: `rabbit@${hostname}`,
-    declareQueue(...queue) {
-      return declareQueue(this, ...queue)
-    },
-    async control(...args) {
-      const { exitCode, output } = await server.exec(['rabbitmqctl', ...args])
-      if (exitCode !== 0) throw new Error(`rabbitmqctl ${args[0]} ended with ${exitCode}: ${output}`)
-      return output
-    },
+    declareQueue: (...queue) => declareQueue({ directUrl, control }, ...queue),
+    control,
   }
 }
 

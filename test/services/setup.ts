@@ -9,9 +9,13 @@ import type { ContainerRuntimeClient } from 'testcontainers'
 import { composeCommand } from './compose.ts'
 import { closeEngine, dockerd, openEngine } from './engine.ts'
 import { buildImage, hasImage, type ImageName, imageNames, pullImage } from './images.ts'
+import { findKafka, kafkaFolder, kafkaJars, kafkaVersion } from './kafka.ts'
+import { natsVersion } from './nats.ts'
 import { findNode22, node22Folder, node22Version } from './node22.ts'
 import { nativePostgresBin } from './postgres.ts'
+import { rabbitServer } from './rabbitmq.ts'
 import { redisVersion } from './redis.ts'
+import { hasRocketmq, installRocketmq, rocketmqVersion } from './rocketmq.ts'
 
 interface Installable {
   readonly name: string
@@ -25,6 +29,11 @@ interface Installable {
 const installables: readonly Installable[] = [
   { name: 'PostgreSQL (native)', present: () => nativePostgresBin() !== undefined, from: ['postgresql'] },
   { name: 'Redis', present: () => redisVersion() !== undefined, from: ['redis-server'] },
+  { name: 'NATS', present: () => natsVersion() !== undefined, from: ['nats-server'] },
+  { name: 'RabbitMQ', present: () => existsSync(rabbitServer), from: ['rabbitmq-server'] },
+  { name: 'Java and Maven', present: hasJava, from: ['openjdk-17-jre-headless', 'maven'] },
+  { name: `Kafka ${kafkaVersion}`, present: hasKafka, from: () => installJars(kafkaFolder, kafkaJars) },
+  { name: `RocketMQ ${rocketmqVersion}`, present: hasRocketmq, from: installRocketmq },
   { name: `Node ${node22Version}`, present: hasNode22, from: installNode22 },
   {
     name: 'Docker',
@@ -105,6 +114,10 @@ function installJars(folder: string, jars: readonly string[]): string | undefine
     `<project><modelVersion>4.0.0</modelVersion><groupId>escrow</groupId><artifactId>jars</artifactId><version>1</version><dependencies>${dependencies.join('')}</dependencies></project>`,
   )
   return run('mvn', ['-q', '-B', 'dependency:copy-dependencies', '-DoutputDirectory=lib'], folder)
+}
+
+function hasJava(): boolean {
+  return run('java', ['-version']) === undefined && run('mvn', ['--version']) === undefined
 }
 
 function hasNode22(): boolean {

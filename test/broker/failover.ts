@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, onTestFinished } from 'vitest'
 import { type BrokerKind, brokerAt } from '../../examples/shop/broker.ts'
-import { connect } from '../../src/index.ts'
+import { type Broker, connect } from '../../src/index.ts'
 import { CoordinatorProcess } from '../harness/coordinator-process.ts'
 import { seeded } from '../harness/seed.ts'
 import { until } from '../harness/until.ts'
@@ -31,6 +31,10 @@ export interface Failover {
 /** Sends transactions through the trouble, and compares what a consumer then sees with what was committed. */
 export async function survives({ kind, broker, count, trouble }: Failover): Promise<void> {
   const { random } = seeded(`failover ${kind}`)
+  const consumer = await brokerAt(kind, broker.url)
+  onTestFinished(() => consumer.close())
+  await consumer.register('failover', AbortSignal.timeout(DONE_MS_MAX))
+  await broker.topicMade?.()
   const coordinator = await CoordinatorProcess.start({
     config: join(import.meta.dirname, 'failover.config.ts'),
     env: { BROKER_KIND: kind, BROKER_URL: broker.url },
@@ -66,7 +70,7 @@ export async function survives({ kind, broker, count, trouble }: Failover): Prom
   console.log(
     `${kind}: ${await what}; ${settled} settled after ${Math.round(performance.now() - startedAt)} ms`,
   )
-  await seen(kind, broker, committed, startedAt)
+  await seen(consumer, kind, committed, startedAt)
 }
 
 /** Kills the broker and starts it again, a few times. */
@@ -85,13 +89,11 @@ export async function killed({ service }: StartedBroker, isOver: () => boolean):
 
 /** Reads the topic, and compares. */
 async function seen(
+  consumer: Broker,
   kind: BrokerKind,
-  { url }: StartedBroker,
   committed: ReadonlyMap<string, readonly string[]>,
   startedAt: number,
 ): Promise<void> {
-  const consumer = await brokerAt(kind, url)
-  onTestFinished(() => consumer.close())
   const firstSeen = new Map<string, Set<string>>()
   const idOf = new Map<string, string>()
   let count = 0

@@ -3,6 +3,7 @@ import type { TestContext } from 'vitest'
 import type { BrokerKind } from '../../examples/shop/broker.ts'
 import type { BrokerService } from './broker-service.ts'
 import { type Catalog, catalog } from './catalog.ts'
+import { queuesOnDisk } from './rabbitmq.ts'
 import { service } from './require.ts'
 
 /** A broker's server. */
@@ -12,6 +13,8 @@ export interface StartedBroker {
   readonly url: string
   /** Past the proxy, where a program has started it. */
   readonly directUrl: string
+  /** Sees to it that a topic that was just made outlives a kill; left out where that goes without saying. */
+  readonly topicMade?: () => Promise<unknown>
 }
 
 type Value<Name extends keyof Catalog> = Awaited<ReturnType<Catalog[Name]['start']>>['value']
@@ -50,7 +53,12 @@ async function started(
     }
     case 'rabbitmq': {
       const service = await start('rabbitmq')
-      return { service, url: service.url, directUrl: service.directUrl }
+      return {
+        service,
+        url: service.url,
+        directUrl: service.directUrl,
+        topicMade: () => queuesOnDisk(service),
+      }
     }
     case 'redis': {
       const service = await start('redis')

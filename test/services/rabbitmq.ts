@@ -60,9 +60,15 @@ export async function declareQueue(
   const channel = await model.createChannel()
   await channel.assertQueue(name, { durable: true, arguments: { 'x-queue-type': type, ...args } })
   await model.close()
-  // Which quorum queues a node has reaches its disk half a second later only (rabbitmq/ra#443, mended for 4.0): a node
-  // that is killed before has lost the queue with all that is in it.
-  if (type === 'quorum') await server.control('eval', 'dets:sync(ra_directory_reverse).')
+  if (type === 'quorum') await queuesOnDisk(server)
+}
+
+/**
+ * Which quorum queues a node has reaches its disk half a second later only (rabbitmq/ra#443, mended for 4.0): a node that is
+ * killed before has lost the queue with all that is in it.
+ */
+export async function queuesOnDisk(server: Pick<RabbitService, 'control'>): Promise<void> {
+  await server.control('eval', 'dets:sync(ra_directory_reverse).')
 }
 
 /** Starts one server; about 5 s. Throws where Debian's package isn't installed. */

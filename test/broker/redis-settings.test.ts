@@ -260,7 +260,7 @@ function batch(count: number): readonly BrokerMessage[] {
 }
 
 test('a server that is silent is given up in time, and no connection to it stays', async () => {
-  const silent = createServer((socket) => socket.on('error', () => {}))
+  const silent = createServer((socket) => socket.on('error', () => {}).resume())
   silent.listen(0, '127.0.0.1')
   await once(silent, 'listening')
   const { port } = silent.address() as AddressInfo

@@ -81,6 +81,7 @@ export class NatsReader {
   #reading: Promise<void> = Promise.resolve()
   #heartbeat: NodeJS.Timeout | undefined
   #subscription: NatsSubscription | undefined
+  #pull: Pull = { left: 0, end: () => {} }
   #roomCallback = (): void => {}
   #isSilent = false
 
@@ -154,20 +155,16 @@ export class NatsReader {
   async #read(connection: NatsConnection): Promise<void> {
     const { client } = connection
     const inbox = `_INBOX.${randomUUID()}`
-    let pull: Pull = { left: 0, end: () => {} }
     this.#subscription = client.subscribe(`${inbox}.*`, {
       callback: (_, message) => {
         const status = message.subject.startsWith(inbox) ? (message.headers?.code ?? 0) : 0
-        if (status !== 0) pull.end(status)
-        else {
-          this.#add(message)
-          pull.left -= 1
-          if (pull.left <= 0) pull.end(EXPIRED)
-        }
+        if (status !== 0) return this.#pull.end(status)
+        this.#add(message)
+        this.#pull.left -= 1
+        if (this.#pull.left <= 0) this.#pull.end(EXPIRED)
       },
     })
-    void client.closed().then(() => pull.end(CLOSED))
-    this.#ending.signal.addEventListener('abort', () => pull.end(EXPIRED), { once: true })
+    void client.closed().then(() => this.#pull.end(CLOSED))
     const info = await answered('nats', this.#makeConsumer(connection))
     if (info.num_ack_pending > this.#held.size) {
       this.#aside ??= []
@@ -177,7 +174,7 @@ export class NatsReader {
     for (let pulls = 1; !this.#ending.signal.aborted; pulls++) {
       await this.#room()
       const ended = new Promise<number>((end) => {
-        pull = { left: PAGE, end }
+        this.#pull = { left: PAGE, end }
       })
       const request = JSON.stringify({ batch: PAGE, expires: nanos(PULL_MS) })
       client.publish(next, request, { reply: `${inbox}.${pulls}` })
@@ -290,8 +287,7 @@ export class NatsReader {
 
   /** Reads no more, waits for the handlers, acknowledges, and leaves the rest to others. */
   async close(): Promise<void> {
-    this.#ending.abort()
-    this.#roomCallback()
+    this.#end()
     await Promise.all([this.#reading, this.#lanes.close()])
     await briefly(this.#acknowledging)
     await this.#leave()
@@ -299,10 +295,15 @@ export class NatsReader {
 
   /** As `close`, without waiting for handlers. */
   async abandon(): Promise<void> {
-    this.#ending.abort()
-    this.#roomCallback()
+    this.#end()
     void this.#lanes.close()
     await this.#leave()
+  }
+
+  #end(): void {
+    this.#ending.abort()
+    this.#roomCallback()
+    this.#pull.end(EXPIRED)
   }
 
   async #leave(): Promise<void> {

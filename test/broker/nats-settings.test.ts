@@ -168,7 +168,7 @@ test('a stream that is gone, or another one in its place, confirms nothing', asy
 })
 
 test('a server that is silent is given up in time, and no connection to it stays', async () => {
-  const silent = createServer((socket) => socket.on('error', () => {}))
+  const silent = createServer((socket) => socket.on('error', () => {}).resume())
   silent.listen(0, '127.0.0.1')
   await once(silent, 'listening')
   const { port } = silent.address() as AddressInfo

@@ -1,4 +1,6 @@
 /** What of Redis alone is checked, and how its own errors end. */
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import type { Broker, BrokerMessage } from '../../src/broker/broker.ts'
 import { type RedisOptions, redis } from '../../src/broker/redis.ts'
@@ -256,3 +258,16 @@ test('replicated: confirmed once a replica has it, and not where none has', asyn
 function batch(count: number): readonly BrokerMessage[] {
   return Array.from({ length: count }, (_, at) => message(topic, `m${at}`, 'k'))
 }
+
+test('a server that is silent is given up in time, and no connection to it stays', async () => {
+  const silent = createServer((socket) => socket.on('error', () => {}).resume())
+  silent.listen(0, '127.0.0.1')
+  await once(silent, 'listening')
+  const { port } = silent.address() as AddressInfo
+  const broker = connect({ url: `redis://127.0.0.1:${port}`, connectTimeoutMs: 200 })
+  expect(await rejected(register(broker))).toMatchObject({ code: 'brokerUnavailable' })
+  const connections = () =>
+    new Promise<number>((resolve) => silent.getConnections((_, count) => resolve(count)))
+  await until('it is gone', async () => (await connections()) === 0)
+  silent.close()
+})

@@ -57,13 +57,15 @@ async function open(checker: CheckerInput, requestTimeoutMs?: number): Promise<R
 }
 
 const arrived = (executionId: string) => got.find(({ id }) => id === `${executionId}.0`)
-const arrives = (executionId: string) =>
-  until(`${executionId} arrives`, () => arrived(executionId), WAIT_MS)
+const arrives = (executionId: string) => until(`${executionId} arrives`, () => arrived(executionId), WAIT_MS)
 
 describe('sending', () => {
   test('what commits is delivered, with its id, key, headers and content type', async () => {
     const native = await open(() => 'unknown')
-    const headers = { traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', 'x-shop': 'größe' }
+    const headers = {
+      traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
+      'x-shop': 'größe',
+    }
     const message = { topic: TOPIC, body: { order: 7 }, key: 'customer 7', headers }
     const { executionId, ...result } = await native.sendInTransaction(message, () => 'done')
     expect(result).toEqual({ acknowledged: true, value: 'done', error: undefined })
@@ -264,9 +266,13 @@ describe('refusing', () => {
 
 function start(mode: string, file: string) {
   const program = join(import.meta.dirname, 'programs/rocketmq-producer.ts')
-  const child = spawn(process.execPath, [program, endpoints, JSON.stringify(credentials), TOPIC, file, mode], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
+  const child = spawn(
+    process.execPath,
+    [program, endpoints, JSON.stringify(credentials), TOPIC, file, mode],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  )
   children.push(child)
   let said = ''
   child.stdout.setEncoding('utf8').on('data', (text) => {

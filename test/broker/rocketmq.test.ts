@@ -57,7 +57,7 @@ describe('options', () => {
     [{ retries: 3 }, 'retries', 'known are'],
   ])('%o is refused by name', async (wrong, option, bound) => {
     const options = { endpoints: '127.0.0.1:1', nameServers: '127.0.0.1:2', ...wrong }
-    const error = await rejected(Promise.try(() => rocketmq(options as RocketmqOptions)) as Promise<unknown>)
+    const error = await rejected((async () => rocketmq(options as RocketmqOptions))())
     expect(error).toMatchObject({ code: 'invalidArgument', details: { option } })
     expect(error.message).toContain(bound)
     expect(error.message).not.toContain('secret')
@@ -65,12 +65,15 @@ describe('options', () => {
 })
 
 describe('topics', () => {
-  test.each(['DELAY', 'TRANSACTION'] as const)('one of type %s is refused: Escrow holds those', async (type) => {
-    await server.createTopic(`of-${type}`, type)
-    const error = await rejected(open().register(`of-${type}`, soon()))
-    expect(error).toMatchObject({ code: 'unsupported' })
-    expect(error.message).toContain(type)
-  })
+  test.each(['DELAY', 'TRANSACTION'] as const)(
+    'one of type %s is refused: Escrow holds those',
+    async (type) => {
+      await server.createTopic(`of-${type}`, type)
+      const error = await rejected(open().register(`of-${type}`, soon()))
+      expect(error).toMatchObject({ code: 'unsupported' })
+      expect(error.message).toContain(type)
+    },
+  )
 
   test('one that changes its type is asked about again', async () => {
     await server.createTopic('changing', 'NORMAL')
@@ -119,7 +122,7 @@ describe('topics', () => {
 })
 
 describe('publishing', () => {
-  test('a plain batch with messages that the broker will never take: the others are published', async () => {
+  test('a batch with messages that the broker will never take: the others are published', async () => {
     await server.createTopic('plain', 'NORMAL')
     const broker = open()
     const batch = Array.from({ length: 200 }, (_, at) => message('plain', `m${at}`, 'k'))
@@ -205,7 +208,7 @@ async function read(
   broker: Broker,
   topic: string,
   count: number,
-  group = 'those-who-read',
+  group = `readers-of-${topic}`,
 ): Promise<readonly BrokerMessage[]> {
   const got: BrokerMessage[] = []
   const subscription = await broker.subscribe({ topic, group }, async (one) => {

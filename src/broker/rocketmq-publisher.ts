@@ -1,20 +1,19 @@
-/** Sends batches to a proxy: plain messages many a request, ordered ones one a request and one of a key at a time. */
+/**
+ * Sends batches to a proxy, one message a request: plain ones all at once, ordered ones with one of a key under way. The protocol
+ * has requests of many messages, but a proxy (5.3.3, `ProducerProcessor.java`) gives them all the properties of the first,
+ * `escrow-id` among them, and sends those of an ordered topic to whichever queue comes next.
+ */
 import { status as grpcStatus, type ServiceError } from '@grpc/grpc-js'
 import type { Message } from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
 import definition from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
 import service from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
 import type { BrokerMessage, PublishOutcome } from './broker.ts'
-import { bytesOf } from './headers.ts'
 import { type LinkOptions, type RocketmqLink, statusOf } from './rocketmq-link.ts'
 import { toProtobuf } from './rocketmq-message.ts'
 
-/** Of one request with plain messages; the servers take 4 MiB, and one larger message alone. */
-const REQUEST_BYTES_MAX = 512 << 10
-const REQUEST_MESSAGES_MAX = 64
-
 const { Code } = definition
 const PUBLISHED: PublishOutcome = { outcome: 'published' }
-/** What is wrong with the message itself, or with one of its neighbours in the request. Nothing of the request was stored. */
+/** What is wrong with the message itself: nothing of it was stored. */
 const REFUSED: ReadonlySet<number> = new Set([
   Code.ILLEGAL_MESSAGE_TAG,
   Code.ILLEGAL_MESSAGE_KEY,
@@ -34,6 +33,7 @@ const UNAUTHORIZED: ReadonlySet<number> = new Set([Code.UNAUTHORIZED, Code.FORBI
 interface Entry {
   readonly at: number
   readonly message: BrokerMessage
+  readonly kind: 'ordered' | 'plain'
 }
 
 /** See the file's comment. */
@@ -62,18 +62,14 @@ export class RocketmqPublisher {
     this.#hasMismatch = false
     const outcomes: PublishOutcome[] = []
     const chains = new Map<unknown, Entry[]>()
-    const plain: Entry[] = []
     for (const [at, message] of batch.entries()) {
-      const entry = { at, message }
-      if (kindFor(message.key) === 'plain') plain.push(entry)
-      else if (message.key === '') chains.set(entry, [entry])
-      else chains.set(message.key, [...(chains.get(message.key) ?? []), entry])
+      const entry = { at, message, kind: kindFor(message.key) }
+      const chain = entry.kind === 'plain' || message.key === '' ? undefined : chains.get(message.key)
+      if (chain !== undefined) chain.push(entry)
+      else chains.set(entry.kind === 'plain' || message.key === '' ? entry : message.key, [entry])
     }
     const ends = AbortSignal.any([signal, this.#closing.signal])
-    await Promise.all([
-      ...requests(plain).map((entries) => this.#plain(entries, outcomes, ends)),
-      ...[...chains.values()].map((chain) => this.#chain(chain, outcomes, ends)),
-    ])
+    await Promise.all([...chains.values()].map((chain) => this.#chain(chain, outcomes, ends)))
     return outcomes
   }
 
@@ -84,42 +80,31 @@ export class RocketmqPublisher {
 
   async #chain(chain: readonly Entry[], outcomes: PublishOutcome[], signal: AbortSignal): Promise<void> {
     let before: string | undefined
-    for (const { at, message } of chain) {
+    for (const { at, message, kind } of chain) {
       if (before !== undefined) {
         outcomes[at] = { outcome: 'unreachable', error: `it waits behind message ${before} of its key` }
         continue
       }
-      const outcome = await this.#send([message], 'ordered', signal)
+      const outcome = await this.#send(message, kind, signal)
       outcomes[at] = outcome
       if (outcome.outcome !== 'published' && outcome.outcome !== 'refused') before = message.id
     }
   }
 
-  async #plain(entries: readonly Entry[], outcomes: PublishOutcome[], signal: AbortSignal): Promise<void> {
-    const messages = entries.map(({ message }) => message)
-    const outcome = await this.#send(messages, 'plain', signal)
-    if (outcome.outcome !== 'refused' || entries.length === 1) {
-      for (const { at } of entries) outcomes[at] = outcome
-      return
-    }
-    // One of them is to blame: each is sent by itself.
-    for (const { at, message } of entries) outcomes[at] = await this.#send([message], 'plain', signal)
-  }
-
   async #send(
-    messages: readonly BrokerMessage[],
+    message: BrokerMessage,
     kind: 'ordered' | 'plain',
     signal: AbortSignal,
   ): Promise<PublishOutcome> {
     if (signal.aborted) return { outcome: 'unreachable', error: 'no time was left to send it' }
-    let sent: Message[]
+    let sent: Message
     try {
-      sent = messages.map((message) => toProtobuf(message, kind, this.#options.namespace))
+      sent = toProtobuf(message, kind, this.#options.namespace)
     } catch (error) {
       return { outcome: 'refused', error: (error as Error).message }
     }
     try {
-      const request = new service.SendMessageRequest().setMessagesList(sent)
+      const request = new service.SendMessageRequest().setMessagesList([sent])
       return this.#outcome(await this.#link.call((client) => client.sendMessage, request, { signal }))
     } catch (error) {
       const { code, details } = error as ServiceError
@@ -137,22 +122,4 @@ export class RocketmqPublisher {
     if (REFUSED.has(code)) return { outcome: 'refused', error }
     return { outcome: UNAUTHORIZED.has(code) ? 'unreachable' : 'failed', error }
   }
-}
-
-/** As many to a request as its bounds allow. */
-function requests(entries: readonly Entry[]): readonly (readonly Entry[])[] {
-  const all: Entry[][] = []
-  let bytes = 0
-  for (const entry of entries) {
-    const size = bytesOf(entry.message)
-    const last = all.at(-1)
-    if (last === undefined || last.length >= REQUEST_MESSAGES_MAX || bytes + size > REQUEST_BYTES_MAX) {
-      all.push([entry])
-      bytes = size
-    } else {
-      last.push(entry)
-      bytes += size
-    }
-  }
-  return all
 }

@@ -13,8 +13,7 @@
  * | what `replicated` asks | each broker of the topic: `brokerRole`, `inSyncReplicas`, `minInSyncReplicas`; with `nameServers` only |
  *
  * What a user should know of RocketMQ, and finds nowhere else:
- * - A topic of type NORMAL takes a batch in one request; a FIFO topic takes one message a request, as the proxy sends a batch to
- *   whichever queue comes next.
+ * - Each message is a request of its own: see `rocketmq-publisher.ts`. A key's messages go one after the other.
  * - A group that never read begins at the newest messages where a topic's old ones have left the page cache, unless somebody
  *   sets its offsets: with `nameServers` this adapter does, without them it can't, nor create topics and groups or tell the lag.
  * - A group must be told to consume in order (`mqadmin updateSubGroup -o true`), or a FIFO topic isn't.

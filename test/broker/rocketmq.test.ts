@@ -122,7 +122,7 @@ describe('topics', () => {
 })
 
 describe('publishing', () => {
-  test('a plain batch with messages that the broker will never take: the others are published', async () => {
+  test('a batch with messages that the broker will never take: the others are published', async () => {
     await server.createTopic('plain', 'NORMAL')
     const broker = open()
     const batch = Array.from({ length: 200 }, (_, at) => message('plain', `m${at}`, 'k'))
@@ -208,7 +208,7 @@ async function read(
   broker: Broker,
   topic: string,
   count: number,
-  group = 'those-who-read',
+  group = `readers-of-${topic}`,
 ): Promise<readonly BrokerMessage[]> {
   const got: BrokerMessage[] = []
   const subscription = await broker.subscribe({ topic, group }, async (one) => {

@@ -39,6 +39,12 @@ const table: Readonly<Record<string, Part>> = {
   'broker port': { files: /^broker\/broker\.ts$/, parts: ['core'], packages: [] },
   // What every adapter writes and reads alike.
   'broker headers': { files: /^broker\/headers\.ts$/, parts: ['core', 'broker port'], packages: [] },
+  // In the service's process: messages that RocketMQ holds, settled by the checkers that participants have.
+  'rocketmq native': {
+    files: /^broker\/rocketmq-native\.ts$/,
+    parts: ['core', 'broker adapters', 'participant', 'runtime'],
+    packages: ['rocketmq-client-nodejs', 'node:*'],
+  },
   // Each client of a broker is an optional peer of the package, imported by its adapter alone.
   'broker adapters': {
     files: /^broker\//,
@@ -48,6 +54,8 @@ const table: Readonly<Record<string, Part>> = {
       'kafkajs',
       '@platformatic/kafka',
       'rocketmq-client-nodejs',
+      // For the channel under RocketMQ's stubs.
+      '@grpc/grpc-js',
       'amqplib',
       '@redis/client',
       '@nats-io/transport-node',

@@ -101,61 +101,71 @@ export async function startRocketmq(options: RocketmqServiceOptions = {}): Promi
   const nameServerPort = await freePorts()
   // A broker takes the second port below its own, and the next one above it.
   const first = await freePorts(5)
-  const [brokerPort, grpcPort, remotingPort] = [first + 2, first + 1, first + 4]
-  const nameServers = `127.0.0.1:${nameServerPort}`
-  const home = mkdtempSync(join(tmpdir(), 'escrow-rocketmq-'))
-  const nameServerHome = mkdtempSync(join(tmpdir(), 'escrow-rocketmq-ns-'))
-  writeFileSync(
-    join(nameServerHome, 'namesrv.conf'),
-    properties({ listenPort: nameServerPort, bindAddress: '127.0.0.1' }),
-  )
-  writeFileSync(
-    join(home, 'broker.conf'),
-    properties({ ...brokerSettings(home, brokerPort), ...options.broker }),
-  )
-  const proxySettings = {
-    rocketMQClusterName: 'DefaultCluster',
-    grpcServerPort: grpcPort,
-    remotingListenPort: remotingPort,
-    authenticationEnabled: true,
-    authenticationProvider: `${AUTHENTICATION}.DefaultAuthenticationProvider`,
-    authenticationMetadataProvider: 'org.apache.rocketmq.proxy.auth.ProxyAuthenticationMetadataProvider',
-    innerClientAuthenticationCredentials: innerCredentials,
-    ...options.proxy,
-  }
-  writeFileSync(join(home, 'rmq-proxy.json'), JSON.stringify(proxySettings))
+  const ports = { nameServer: nameServerPort, grpc: first + 1, broker: first + 2, remoting: first + 4 }
+  const nameServers = `127.0.0.1:${ports.nameServer}`
   const admin = new RocketmqAdmin({
     nameServers: [nameServers],
     credentials: CREDENTIALS,
     requestTimeoutMs: 10_000,
   })
-  const nameServer = await NativeProcess.start({
-    name: 'RocketMQ name server',
-    command: [
-      ...java(nameServerHome, 128, 'org.apache.rocketmq.namesrv.NamesrvStartup'),
-      '-c',
-      'namesrv.conf',
-    ],
-    env: { PATH: process.env.PATH ?? '', ROCKETMQ_HOME: nameServerHome },
-    folder: nameServerHome,
-    isReady: (log) => log.includes('boot success'),
-  })
-  const start = [
-    ...java(home, 768, 'org.apache.rocketmq.proxy.ProxyStartup'),
-    ...['-pm', 'local', '-n', nameServers, '-bc', 'broker.conf', '-pc', 'rmq-proxy.json'],
-  ] as [string, ...string[]]
-  const broker = await NativeProcess.start({
-    name: 'RocketMQ broker',
-    command: start,
-    env: { PATH: process.env.PATH ?? '', ROCKETMQ_HOME: home },
-    folder: home,
-    isReady: async () => (await answers(grpcPort)) && (await admin.masters('DefaultCluster')).length > 0,
-  }).catch(async (error) => {
+  const nameServer = await startNameServer(ports)
+  try {
+    const broker = await startBroker(ports, nameServers, options, async () => {
+      return (await answers(ports.grpc)) && (await admin.masters('DefaultCluster')).length > 0
+    })
+    return await service({ nameServer, broker, nameServers, grpcPort: ports.grpc, admin })
+  } catch (error) {
     await nameServer.stop()
     throw error
-  })
-  return await service({ nameServer, broker, nameServers, grpcPort, admin })
+  }
 }
+
+type Ports = Readonly<Record<'nameServer' | 'grpc' | 'broker' | 'remoting', number>>
+
+async function startNameServer(ports: Ports): Promise<NativeProcess> {
+  const home = mkdtempSync(join(tmpdir(), 'escrow-rocketmq-ns-'))
+  const settings = { listenPort: ports.nameServer, bindAddress: '127.0.0.1' }
+  writeFileSync(join(home, 'namesrv.conf'), properties(settings))
+  const main = 'org.apache.rocketmq.namesrv.NamesrvStartup'
+  return await NativeProcess.start({
+    name: 'RocketMQ name server',
+    command: [...java(home, 128, main), '-c', 'namesrv.conf'],
+    env: { PATH: process.env.PATH ?? '', ROCKETMQ_HOME: home },
+    folder: home,
+    isReady: (log) => log.includes('boot success'),
+  })
+}
+
+async function startBroker(
+  ports: Ports,
+  nameServers: string,
+  options: RocketmqServiceOptions,
+  isReady: () => Promise<boolean>,
+): Promise<NativeProcess> {
+  const home = mkdtempSync(join(tmpdir(), 'escrow-rocketmq-'))
+  const ofBroker = { ...brokerSettings(home, ports.broker), ...options.broker }
+  writeFileSync(join(home, 'broker.conf'), properties(ofBroker))
+  writeFileSync(join(home, 'rmq-proxy.json'), JSON.stringify({ ...proxySettings(ports), ...options.proxy }))
+  const args = ['-pm', 'local', '-n', nameServers, '-bc', 'broker.conf', '-pc', 'rmq-proxy.json']
+  return await NativeProcess.start({
+    name: 'RocketMQ broker',
+    command: [...java(home, 768, 'org.apache.rocketmq.proxy.ProxyStartup'), ...args],
+    env: { PATH: process.env.PATH ?? '', ROCKETMQ_HOME: home },
+    folder: home,
+    isReady,
+    startMsMax: 120_000,
+  })
+}
+
+const proxySettings = (ports: Ports) => ({
+  rocketMQClusterName: 'DefaultCluster',
+  grpcServerPort: ports.grpc,
+  remotingListenPort: ports.remoting,
+  authenticationEnabled: true,
+  authenticationProvider: `${AUTHENTICATION}.DefaultAuthenticationProvider`,
+  authenticationMetadataProvider: 'org.apache.rocketmq.proxy.auth.ProxyAuthenticationMetadataProvider',
+  innerClientAuthenticationCredentials: innerCredentials,
+})
 
 async function answers(port: number): Promise<boolean> {
   const socket = connect({ port, host: '127.0.0.1' })

@@ -131,6 +131,7 @@ test('its RabbitMQ becomes healthy, and confirms a message in a quorum queue', a
 test('its Redis becomes healthy, and has a stream that is on the disk when it is confirmed', async (context) => {
   const { host, port, password } = await healthy('redis', context)
   const client = createClient({ socket: { host, port }, password })
+  client.on('error', () => {})
   await client.connect()
   expect(await client.sendCommand(['CONFIG', 'GET', 'append*'])).toMatchObject({
     appendonly: 'yes',

@@ -18,8 +18,8 @@ export interface Started<T> {
   readonly value: T
   readonly backend: string
   readonly version: string
-  /** Why it doesn't run where it was looked for first; empty when it does. */
-  readonly insteadOf: string
+  /** Why it doesn't run where it was looked for first; absent or empty when it does. */
+  readonly insteadOf?: string
   stop(): Promise<void>
 }
 

@@ -127,14 +127,14 @@ export const catalog: Catalog = {
       if (value === undefined) throw new Error('neither `docker compose` nor `docker-compose` is installed')
       const [program, ...args] = value
       const version = execFileSync(program, [...args, 'version', '--short'], { encoding: 'utf8' }).trim()
-      return { value, backend: value.join(' '), version, insteadOf: '', stop: async () => {} }
+      return { value, backend: value.join(' '), version, stop: async () => {} }
     },
   },
   node22: {
     install: setup,
     async start() {
       const value = findNode22()
-      return { value, backend: 'npm', version: value.version, insteadOf: '', stop: async () => {} }
+      return { value, backend: 'npm', version: value.version, stop: async () => {} }
     },
   },
   'npm-registry': {
@@ -149,7 +149,7 @@ export const catalog: Catalog = {
       } catch (error) {
         throw new Error('npm does not reach its registry', { cause: error })
       }
-      return { value: undefined, backend: 'npm', version: '', insteadOf: '', stop: async () => {} }
+      return { value: undefined, backend: 'npm', version: '', stop: async () => {} }
     },
   },
 }

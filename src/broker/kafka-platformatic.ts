@@ -5,6 +5,7 @@ import {
   type ConnectionPool,
   Consumer,
   type GroupPartitionsAssigner,
+  kGetBootstrapConnection,
   ListOffsetTimestamps,
   type Message,
   type MessagesStream,
@@ -38,6 +39,8 @@ export function kafkaPlatformatic(options: KafkaOptions): Broker {
 
 const CONNECT_MS_MAX = 5_000
 const REQUEST_MS_MAX = 30_000
+/** Of a question that decides whether the cluster can be reached; each goes to the next broker. */
+const TRIES_MAX = 3
 const METADATA_MS_MAX = 60_000
 const RETRY_MS_MAX = 500
 const READER_RETRIES_MAX = 30
@@ -119,10 +122,19 @@ function baseOptions({ brokers, clientId, tls, sasl }: KafkaSettings): BaseOptio
   }
 }
 
-/** Connections as a link needs them. */
-class Pools {
+/** A client's connections, as a link needs them. */
+class Connections {
   readonly #pools: ConnectionPool[] = []
   isBroken = false
+
+  constructor(client: Producer | Admin | Consumer) {
+    this.watch(client.connections)
+    const ask = client[kGetBootstrapConnection].bind(client)
+    let turn = 0
+    // Many of the library's questions go to the first broker that takes a connection, at each attempt: one that hangs, or
+    // whose proxy takes connections for it, would keep everything from the others. So they take turns.
+    client[kGetBootstrapConnection] = (callback) => ask(callback, turn++)
+  }
 
   watch(pool: ConnectionPool): void {
     this.#pools.push(pool)
@@ -144,7 +156,7 @@ class Pools {
 
 class PlatformaticProducer implements ProducerLink {
   readonly #producer: Producer
-  readonly #pools = new Pools()
+  readonly #connections: Connections
   readonly #isTransactional: boolean
 
   constructor(settings: KafkaSettings, transactionalId: string | undefined) {
@@ -159,15 +171,15 @@ class PlatformaticProducer implements ProducerLink {
         ? { idempotent: true, transactionalId: transactionalId as string }
         : { maxInflights: REQUESTS_MAX }),
     })
-    this.#pools.watch(this.#producer.connections)
+    this.#connections = new Connections(this.#producer)
   }
 
   get isBroken(): boolean {
-    return this.#pools.isBroken
+    return this.#connections.isBroken
   }
 
   async connect(): Promise<void> {
-    await this.#producer.metadata({ topics: [], forceUpdate: true, retries: 0 })
+    await this.#producer.metadata({ topics: [], forceUpdate: true, retries: TRIES_MAX })
     if (!this.#isTransactional) await this.#producer.initIdempotentProducer({})
   }
 
@@ -200,26 +212,26 @@ class PlatformaticProducer implements ProducerLink {
   }
 
   destroy(): void {
-    this.#pools.destroy()
+    this.#connections.destroy()
     void this.#producer.close(true).catch(() => {})
   }
 }
 
 class PlatformaticAdmin implements AdminLink {
   readonly #admin: Admin
-  readonly #pools = new Pools()
+  readonly #connections: Connections
 
   constructor(settings: KafkaSettings) {
     this.#admin = new Admin(baseOptions(settings))
-    this.#pools.watch(this.#admin.connections)
+    this.#connections = new Connections(this.#admin)
   }
 
   get isBroken(): boolean {
-    return this.#pools.isBroken
+    return this.#connections.isBroken
   }
 
   async connect(): Promise<void> {
-    await this.#admin.metadata({ topics: [], forceUpdate: true, retries: 0 })
+    await this.#admin.metadata({ topics: [], forceUpdate: true, retries: TRIES_MAX })
   }
 
   async describe(topic: string): Promise<TopicDescription | undefined> {
@@ -237,7 +249,11 @@ class PlatformaticAdmin implements AdminLink {
 
   async #partitions(topic: string) {
     try {
-      const { topics } = await this.#admin.metadata({ topics: [topic], forceUpdate: true, retries: 0 })
+      const { topics } = await this.#admin.metadata({
+        topics: [topic],
+        forceUpdate: true,
+        retries: TRIES_MAX,
+      })
       return topics.get(topic)?.partitions
     } catch (thrown) {
       if (troubleOf(thrown).type === 'UNKNOWN_TOPIC_OR_PARTITION') return undefined
@@ -287,14 +303,14 @@ class PlatformaticAdmin implements AdminLink {
   }
 
   destroy(): void {
-    this.#pools.destroy()
+    this.#connections.destroy()
     void this.#admin.close().catch(() => {})
   }
 }
 
 class PlatformaticReader implements ReaderLink {
   readonly #consumer: Consumer
-  readonly #pools = new Pools()
+  readonly #connections: Connections
   readonly #reading: Reading
   readonly #events: ReadingEvents
   readonly #paused = new Set<number>()
@@ -323,7 +339,7 @@ class PlatformaticReader implements ReaderLink {
     })
     // Its constructor refuses names with spaces, which Kafka doesn't.
     this.#consumer.groupId = reading.group
-    this.#pools.watch(this.#consumer.connections)
+    this.#connections = new Connections(this.#consumer)
   }
 
   get isBroken(): boolean {
@@ -332,7 +348,7 @@ class PlatformaticReader implements ReaderLink {
 
   async connect(): Promise<void> {
     const { topic, from } = this.#reading
-    await this.#consumer.metadata({ topics: [topic], forceUpdate: true, retries: 0 })
+    await this.#consumer.metadata({ topics: [topic], forceUpdate: true, retries: TRIES_MAX })
     this.#consumer.on('error', (error: Error) => this.#end(error))
     this.#consumer.on('consumer:group:join', ({ assignments }) => {
       this.#events.assigned(assignments?.find((each) => each.topic === topic)?.partitions ?? [])
@@ -346,7 +362,7 @@ class PlatformaticReader implements ReaderLink {
       autocommit: false,
     })
     this.#stream = stream
-    this.#pools.watch(stream.connections)
+    this.#connections.watch(stream.connections)
     stream.on('data', (message) => {
       this.#events.received(message.partition, [receivedOf(message)], message.offset + 1n)
     })
@@ -384,7 +400,7 @@ class PlatformaticReader implements ReaderLink {
 
   destroy(): void {
     this.#hasEnded = true
-    this.#pools.destroy()
+    this.#connections.destroy()
     this.#stream?.destroy()
     void this.#consumer.close(true).catch(() => {})
   }

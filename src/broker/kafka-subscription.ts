@@ -75,6 +75,7 @@ export class KafkaSubscription {
 
   async #connect(): Promise<void> {
     if (this.#isClosed) throw new EscrowError('brokerUnavailable', 'the broker is closed')
+    let isReady = false
     const link = this.#driver.reader(this.#reading, {
       received: (partition, messages, next) => {
         if (this.#link === link) this.#inbox.add(partition, messages, next)
@@ -86,7 +87,8 @@ export class KafkaSubscription {
         // While it leaves its group, it ends as well.
         if (this.#link !== link || this.#isClosed) return
         this.#drop(link)
-        void this.#reconnect()
+        // Before that, who waits for it to be ready is told, and tries again.
+        if (isReady) void this.#reconnect()
       },
     })
     this.#link = link
@@ -96,6 +98,7 @@ export class KafkaSubscription {
       this.#drop(link)
       throw error
     }
+    isReady = true
     this.#failures = 0
     this.#commitSoon()
   }

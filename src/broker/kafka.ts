@@ -3,7 +3,7 @@ import { connect as connectTls } from 'node:tls'
 import {
   type Admin,
   type Batch,
-  ConfigResourceTypes,
+  type ConfigResourceTypes,
   type Consumer,
   type ISocketFactory,
   Kafka,
@@ -48,6 +48,8 @@ const FETCH_MS_MAX = 500
 const READER_RETRIES_MAX = 30
 const SESSION_MS_MAX = 10_000
 const HEARTBEAT_MS = 2_000
+/** Node finds no name of `ConfigResourceTypes` in this CommonJS module: a number, then, as it is in the protocol. */
+const TOPIC_RESOURCE: ConfigResourceTypes.TOPIC = 2
 const PARTITION_BYTES_MAX = 1 << 20
 
 class KafkaJsDriver implements KafkaDriver {
@@ -126,7 +128,7 @@ class KafkaJsLink {
       connectionTimeout: CONNECT_MS_MAX,
       requestTimeout: REQUEST_MS_MAX,
       // By default the first connection is tried with each broker of the list.
-      retry: { ...RETRY, retries, restartOnFailure: async () => false },
+      retry: { ...RETRY, retries },
       socketFactory,
       logLevel: logLevel.ERROR,
       logCreator: () => (entry) => this.#logged(entry.namespace),
@@ -198,13 +200,16 @@ function partitionOf({ message, partitionMetadata }: PartitionerArgs): number {
   return message.partition
 }
 
+/**
+ * Where a partition's leader moves, between two attempts, to a broker that has confirmed others already, kafkajs leaves that
+ * partition out, and says nothing: what isn't among the confirmed is sent again, under the same sequence numbers.
+ */
 async function sendAll(sender: Pick<Producer, 'send'>, topic: string, messages: Placed[]): Promise<void> {
-  const confirmed = await sender.send({ topic, messages, acks: -1 })
-  // Where a partition's leader has moved, between two attempts, to a broker that had already confirmed others, it is left
-  // out without a word.
-  const partitions = new Set(confirmed.map(({ partition }) => partition))
-  if (!messages.every(({ partition }) => partitions.has(partition as number)))
-    throw new Error('a partition has not been confirmed')
+  for (let left = messages; left.length > 0; ) {
+    const confirmed = await sender.send({ topic, messages: left, acks: -1 })
+    const partitions = new Set(confirmed.map(({ partition }) => partition))
+    left = left.filter(({ partition }) => !partitions.has(partition as number))
+  }
 }
 
 class KafkaJsAdmin extends KafkaJsLink implements AdminLink {
@@ -224,7 +229,7 @@ class KafkaJsAdmin extends KafkaJsLink implements AdminLink {
       const { topics } = await this.#admin.fetchTopicMetadata({ topics: [topic] })
       const { resources } = await this.#admin.describeConfigs({
         includeSynonyms: false,
-        resources: [{ type: ConfigResourceTypes.TOPIC, name: topic }],
+        resources: [{ type: TOPIC_RESOURCE, name: topic }],
       })
       return {
         replicas: topics.flatMap(({ partitions }) => partitions.map(({ replicas }) => replicas.length)),
@@ -279,6 +284,8 @@ class KafkaJsReader extends KafkaJsLink implements ReaderLink {
       // Handlers don't hold up heartbeats here, so a member that is silent for this long is gone.
       sessionTimeout: SESSION_MS_MAX,
       heartbeatInterval: HEARTBEAT_MS,
+      // Given here as well: without it the library has another one, and starts a consumer that has failed again by itself.
+      retry: { ...RETRY, retries: READER_RETRIES_MAX, restartOnFailure: async () => false },
     })
   }
 

@@ -52,6 +52,8 @@ export interface KafkaCluster {
   readonly brokers: readonly string[]
   readonly nodes: readonly KafkaNode[]
   createTopic(topic: string, settings?: KafkaTopicSettings): Promise<void>
+  /** The node that leads a partition now. */
+  leader(topic: string, partition: number): Promise<KafkaNode>
   stop(): Promise<void>
 }
 
@@ -103,10 +105,13 @@ export async function startKafkaCluster(count: number, options: KafkaOptions = {
     throw failed.reason
   }
   const brokers = layouts.map((layout) => layout.address)
+  const nodes = layouts.map(({ id, proxy }, at) => ({ id, proxy, server: started[at] as NativeProcess }))
   return {
     version: kafkaVersion,
     brokers,
-    nodes: layouts.map(({ id, proxy }, at) => ({ id, proxy, server: started[at] as NativeProcess })),
+    nodes,
+    leader: async (topic, partition) =>
+      nodes[(await leaderId(brokers, options, topic, partition)) - 1] as KafkaNode,
     createTopic: (topic, settings) => createTopic(brokers, options, topic, settings),
     stop,
   }
@@ -251,6 +256,21 @@ async function isKnown(broker: string, options: KafkaOptions, topic: string): Pr
       const { topics } = await asker.metadata({ topics: [topic], forceUpdate: true })
       return topics.get(topic)?.partitions.every(({ leader }) => leader > 0)
     })
+  } finally {
+    await asker.close()
+  }
+}
+
+async function leaderId(
+  brokers: readonly string[],
+  options: KafkaOptions,
+  topic: string,
+  partition: number,
+): Promise<number> {
+  const asker = admin(brokers, options)
+  try {
+    const { topics } = await asker.metadata({ topics: [topic], forceUpdate: true })
+    return topics.get(topic)?.partitions[partition]?.leader ?? -1
   } finally {
     await asker.close()
   }

@@ -250,7 +250,7 @@ class Node implements RabbitService {
     const channel = await model.createChannel()
     await channel.assertQueue(name, { durable: true, arguments: { 'x-queue-type': type, ...args } })
     await model.close()
-    // Which quorum queues a node has reaches its disk half a second later only (rabbitmq/ra#443, mended for 4.0): a node
+    // Which quorum queues a node has reaches its disk half a second later only (rabbitmq/ra#443, mended in 2024): a node
     // that is killed before has lost the queue with all that is in it.
     if (type === 'quorum') await this.control('eval', 'dets:sync(ra_directory_reverse).')
   }

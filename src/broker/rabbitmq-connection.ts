@@ -22,6 +22,9 @@ const RECONNECT = { delayMs: 200, delayMsMax: 2_000 }
 const ANSWER_MS_MAX = 10_000
 const GOODBYE_MS_MAX = 1_000
 
+/** For what only its own bound ends. */
+export const NEVER = new AbortController().signal
+
 /** How to reach the servers. */
 export interface ConnectionSettings {
   /** Tried in turn. */

@@ -14,7 +14,7 @@ import { type ConfirmChannel, IllegalOperationError } from 'amqplib'
 import { EscrowError } from '../core/errors.ts'
 import type { BrokerMessage, PublishOutcome } from './broker.ts'
 import { bytesOf, headersOf } from './headers.ts'
-import { inTime, type OpenConnection, type RabbitConnection } from './rabbitmq-connection.ts'
+import { inTime, NEVER, type OpenConnection, type RabbitConnection } from './rabbitmq-connection.ts'
 import { type Address, addressOf } from './rabbitmq-topology.ts'
 
 /** Topics whose channels stay open; the server allows 2,047 channels a connection. */
@@ -23,8 +23,9 @@ const LANES_MAX = 256
 const FRAMES_MAX = 1_024
 /** How long a channel may owe confirmations to batches that have ended, before another one takes its place. */
 const SILENT_MS_MAX = 30_000
+/** In amqplib's words. */
+const NACK = 'message nacked'
 const PUBLISHED: PublishOutcome = { outcome: 'published' }
-const NEVER = new AbortController().signal
 
 /** The size that the server takes, as far as it is known. */
 export interface SizeLimit {
@@ -150,16 +151,14 @@ class Lane {
   /** Waits for what earlier batches have written: only so is the unconfirmed bounded. Throws `brokerUnavailable`. */
   async whenClear(signal: AbortSignal): Promise<void> {
     while (this.#unclear > 0 && this.#isOpen) {
-      if (performance.now() - this.#unclearSince > SILENT_MS_MAX) {
-        this.retire()
-        break
-      }
+      if (this.#isRetired || performance.now() - this.#unclearSince > SILENT_MS_MAX) break
       const { promise } = this.#changed
       await inTime(promise, signal).catch(() => {
         const error = `RabbitMQ has not confirmed ${this.#unclear} earlier messages yet`
         throw new EscrowError('brokerUnavailable', error)
       })
     }
+    if (this.#unclear > 0 || this.#isRetired) this.retire()
     await this.#options.connection.whenUnblocked(signal)
     if (!this.#isOpen || this.#isRetired)
       throw new EscrowError('brokerUnavailable', this.#reason || 'the channel was closed')
@@ -233,6 +232,8 @@ class Lane {
   }
 
   #answered(sending: Sending, at: number, error: Error | null): void {
+    // A channel that first met a quorum queue through a leader just lost says no for ever, even when there is a new one.
+    if (error?.message === NACK) this.#isRetired = true
     if (sending.isOver) {
       this.#unclear -= 1
       this.#wake()
@@ -249,8 +250,8 @@ class Lane {
     if (isTooLarge(sending.batch[at]!, limit)) return tooLarge(limit)
     const reason = this.#reason || this.#options.connection.reason
     if (reason !== '') return { outcome: 'failed', error: reason }
-    const isNack = error.message === 'message nacked'
-    const text = `${address.text} has not taken it (nack): it may be full, or was just leaving its node`
+    const isNack = error.message === NACK
+    const text = `${address.text} has not taken it (nack): it is full, or has no leader now`
     return { outcome: 'failed', error: isNack ? text : error.message }
   }
 }

@@ -16,7 +16,7 @@ import { type Backoff, fullJitterMs } from '../core/backoff.ts'
 import type { EscrowError } from '../core/errors.ts'
 import type { BrokerMessage, Subscription } from './broker.ts'
 import { messageOf } from './headers.ts'
-import { inTime, type RabbitConnection } from './rabbitmq-connection.ts'
+import { inTime, NEVER, type RabbitConnection } from './rabbitmq-connection.ts'
 import { channelFailure } from './rabbitmq-topology.ts'
 
 const RECONNECT: Backoff = { delayMs: 200, delayMsMax: 5_000 }
@@ -78,6 +78,8 @@ export class RabbitReader implements Subscription {
     for (let failures = 0; !signal.aborted; ) {
       try {
         this.#source = await this.#consume()
+        // Closed in this very moment: `close` has not seen it.
+        if (signal.aborted) await this.#source.channel.close()
         failures = 0
         hasBegun = true
         began()
@@ -151,8 +153,7 @@ export class RabbitReader implements Subscription {
     this.#closing.abort()
     this.#hands.forget()
     await this.#hands.rest()
-    if (source?.isOpen === true)
-      await inTime(source.channel.close(), new AbortController().signal).catch(() => {})
+    if (source?.isOpen === true) await inTime(source.channel.close(), NEVER).catch(() => {})
     await this.#ended
   }
 

@@ -64,7 +64,7 @@ export async function declareQueue(
 }
 
 /**
- * Which quorum queues a node has reaches its disk half a second later only (rabbitmq/ra#443, mended for 4.0): a node that is
+ * Which quorum queues a node has reaches its disk half a second later only (rabbitmq/ra#443, mended in 2024): a node that is
  * killed before has lost the queue with all that is in it.
  */
 export async function queuesOnDisk(server: Pick<RabbitService, 'control'>): Promise<void> {

@@ -8,9 +8,11 @@ import { bytesOf } from '../headers.ts'
 import { columnsOf, faultOf, MESSAGE_BYTES_MAX } from './insert.ts'
 import { checkSchema, DEFAULT_SCHEMA } from './schema.ts'
 
-/** What `pg` calls a client, as far as it is used here: a `Client`, or a `PoolClient`. */
+/** A `Client` or a `PoolClient` of `pg`, as far as it is used here. A pool is none: each of its statements is a transaction. */
 export interface EnqueueClient {
   query(text: string, values: unknown[]): Promise<{ readonly rows: readonly unknown[] }>
+  /** `T` while a transaction is open, `E` once it has failed. */
+  getTransactionStatus(): string | null
 }
 
 /** A message to enqueue. */
@@ -58,18 +60,20 @@ export async function enqueue(
   const complete = (
     Array.isArray(messages) ? (messages as readonly EnqueuedMessage[]) : [messages as EnqueuedMessage]
   ).map(completed)
-  if (complete.length === 0) return []
   checkSchema(schema)
+  const status = client.getTransactionStatus?.()
+  // E: it has failed, as PostgreSQL says better.
+  if (status !== 'T' && status !== 'E')
+    throw new EscrowError(
+      'wouldNotShareTransaction',
+      'no transaction is open on the client: nothing was enqueued; await its BEGIN, and enqueue on the client that it is open on',
+    )
+  if (complete.length === 0) return []
   const values = [textArray(complete.map(({ topic }) => topic)), ...columnsOf(complete), notify, schema]
   const { rows } = await client.query(enqueueText(schema), values).catch((error: unknown) => {
     throw enqueueFailure(error, schema)
   })
-  const { is_open: isOpen, missing } = rows[0] as { is_open: boolean; missing: string | null }
-  if (!isOpen)
-    throw new EscrowError(
-      'wouldNotShareTransaction',
-      'no transaction is open on the client: nothing was enqueued; begin one, and enqueue on the client that it is open on',
-    )
+  const { missing } = rows[0] as { missing: string | null }
   if (missing !== null)
     throw new EscrowError(
       'unknownDestination',
@@ -87,12 +91,10 @@ function completed(given: EnqueuedMessage): BrokerMessage {
   throw new EscrowError(code, `message ${JSON.stringify(id.slice(0, 100))}: ${fault}`)
 }
 
-/**
- * Outside of a transaction a statement begins when its transaction does; inside one, later. A topic that is missing keeps
- * all from being written.
- */
-const enqueueText = (schema: string): string => `with own as materialized (
-    select pg_current_xact_id() as xid, now() <> statement_timestamp() as is_open),
+/** A topic that is missing keeps all from being written. */
+const enqueueText = (
+  schema: string,
+): string => `with own as materialized (select pg_current_xact_id() as xid),
   given as materialized (
     select g.*, t.topic from unnest($1::text[], $2::int4[], $3::text[], $4::text[], $5::bytea[])
       with ordinality as g (name, lane, id, headers, body, n) left join "${schema}".topics t on t.name = g.name),
@@ -100,11 +102,11 @@ const enqueueText = (schema: string): string => `with own as materialized (
   written as (
     insert into "${schema}".messages (xid, topic, lane, id, headers, body)
     select own.xid, g.topic, g.lane::int2, g.id, g.headers::json, g.body
-    from own cross join missing cross join given g where own.is_open and missing.name is null order by g.n
+    from own cross join missing cross join given g where missing.name is null order by g.n
     on conflict (id, topic) do nothing returning topic)
-  select own.is_open, missing.name as missing, (
+  select missing.name as missing, (
     select count(pg_notify($7, 'm' || w.topic)) from (select distinct topic from written) w where $6::boolean) as notified
-  from own, missing`
+  from missing`
 
 function enqueueFailure(error: unknown, schema: string): unknown {
   const code = postgresCode(error)

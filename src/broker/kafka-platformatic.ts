@@ -16,7 +16,7 @@ import {
 } from '@platformatic/kafka'
 import type { Broker } from './broker.ts'
 import { messageOf } from './headers.ts'
-import { KafkaBroker } from './kafka-broker.ts'
+import { KafkaBroker } from './kafka/broker.ts'
 import type {
   AdminLink,
   KafkaDriver,
@@ -27,9 +27,9 @@ import type {
   Reading,
   ReadingEvents,
   Received,
-} from './kafka-links.ts'
-import { type KafkaOptions, type KafkaSettings, parseKafkaOptions } from './kafka-options.ts'
-import { isTlsCode, type TopicDescription, type Trouble } from './kafka-topics.ts'
+} from './kafka/links.ts'
+import { type KafkaOptions, type KafkaSettings, parseKafkaOptions } from './kafka/options.ts'
+import { isTlsCode, type TopicDescription, type Trouble } from './kafka/topics.ts'
 
 /** Makes an adapter of Kafka; opens nothing. Throws `invalidArgument`. */
 export function kafkaPlatformatic(options: KafkaOptions): Broker {

@@ -16,7 +16,9 @@ import {
 } from 'kafkajs'
 import type { Broker } from './broker.ts'
 import { messageOf } from './headers.ts'
-import { KafkaBroker } from './kafka-broker.ts'
+import { KafkaBroker } from './kafka/broker.ts'
+import { bySubscription } from './kafka/kafkajs-assigner.ts'
+import { withWholeAnswers } from './kafka/kafkajs-frames.ts'
 import type {
   AdminLink,
   KafkaDriver,
@@ -27,11 +29,9 @@ import type {
   Reading,
   ReadingEvents,
   Received,
-} from './kafka-links.ts'
-import { type KafkaOptions, type KafkaSettings, parseKafkaOptions } from './kafka-options.ts'
-import { isTlsCode, type TopicDescription, type Trouble } from './kafka-topics.ts'
-import { bySubscription } from './kafkajs-assigner.ts'
-import { withWholeAnswers } from './kafkajs-frames.ts'
+} from './kafka/links.ts'
+import { type KafkaOptions, type KafkaSettings, parseKafkaOptions } from './kafka/options.ts'
+import { isTlsCode, type TopicDescription, type Trouble } from './kafka/topics.ts'
 
 /** Makes an adapter of Kafka; opens nothing. Throws `invalidArgument`. */
 export function kafka(options: KafkaOptions): Broker {

@@ -35,9 +35,9 @@ import type {
   TopicPolicy,
 } from './broker.ts'
 import { Connector, within } from './connector.ts'
-import { type NatsAddress, NatsConnection, natsError } from './nats-connection.ts'
-import { NatsPublisher } from './nats-publisher.ts'
-import { NatsReader } from './nats-reader.ts'
+import { type NatsAddress, NatsConnection, natsError } from './nats/connection.ts'
+import { NatsPublisher } from './nats/publisher.ts'
+import { NatsReader } from './nats/reader.ts'
 import { OptionGate } from './option-gate.ts'
 
 /** Options of `nats`. */

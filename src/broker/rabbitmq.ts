@@ -27,12 +27,12 @@ import type {
   Topic,
   TopicPolicy,
 } from './broker.ts'
-import { NEVER, type OpenConnection, RabbitConnection } from './rabbitmq-connection.ts'
-import { RabbitManagement } from './rabbitmq-management.ts'
-import { checkOptions } from './rabbitmq-options.ts'
-import { RabbitPublisher, type SizeLimit } from './rabbitmq-publisher.ts'
-import { RabbitReader } from './rabbitmq-reader.ts'
-import { addressOf, askQueue, onChannel, type QueueFacts, shortfallsOf } from './rabbitmq-topology.ts'
+import { NEVER, type OpenConnection, RabbitConnection } from './rabbitmq/connection.ts'
+import { RabbitManagement } from './rabbitmq/management.ts'
+import { checkOptions } from './rabbitmq/options.ts'
+import { RabbitPublisher, type SizeLimit } from './rabbitmq/publisher.ts'
+import { RabbitReader } from './rabbitmq/reader.ts'
+import { addressOf, askQueue, onChannel, type QueueFacts, shortfallsOf } from './rabbitmq/topology.ts'
 
 /** How to reach RabbitMQ, and what to ask of it. */
 export interface RabbitmqOptions extends TopicPolicy {

@@ -27,7 +27,7 @@ import type {
 } from './broker.ts'
 import { Connector, within } from './connector.ts'
 import { OptionGate } from './option-gate.ts'
-import { shortfallsOf } from './redis-checks.ts'
+import { shortfallsOf } from './redis/checks.ts'
 import {
   codeOf,
   type RedisAddress,
@@ -35,9 +35,9 @@ import {
   type Reply,
   records,
   redisError,
-} from './redis-connection.ts'
-import { RedisPublisher } from './redis-publisher.ts'
-import { RedisReader } from './redis-reader.ts'
+} from './redis/connection.ts'
+import { RedisPublisher } from './redis/publisher.ts'
+import { RedisReader } from './redis/reader.ts'
 
 /** Options of `redis`. */
 export interface RedisOptions extends TopicPolicy {

@@ -32,10 +32,10 @@ import { type BodyInput, encodeBody } from '../participant/body.ts'
 import { askChecker, type CheckerInput, type TransactionChecker, toChecker } from '../participant/checker.ts'
 import { activeTrace } from '../participant/tracing.ts'
 import { systemRuntime } from '../runtime.ts'
-import { checkStatus, type LinkOptions, linkError, RocketmqLink, statusOf } from './rocketmq-link.ts'
-import { toProtobuf } from './rocketmq-message.ts'
-import { invalidOption, parseConnection, type RocketmqConnection } from './rocketmq-options.ts'
-import type { RocketmqTelemetry } from './rocketmq-telemetry.ts'
+import { checkStatus, type LinkOptions, linkError, RocketmqLink, statusOf } from './rocketmq/link.ts'
+import { toProtobuf } from './rocketmq/message.ts'
+import { invalidOption, parseConnection, type RocketmqConnection } from './rocketmq/options.ts'
+import type { RocketmqTelemetry } from './rocketmq/telemetry.ts'
 
 /** Options of `rocketmqNative`. */
 export interface RocketmqNativeOptions extends RocketmqConnection {

@@ -33,16 +33,16 @@ import type {
   Topic,
   TopicPolicy,
 } from './broker.ts'
-import { type Master, RocketmqAdmin } from './rocketmq-admin.ts'
-import { checkStatus, type LinkOptions, linkError, RocketmqLink } from './rocketmq-link.ts'
+import { type Master, RocketmqAdmin } from './rocketmq/admin.ts'
+import { checkStatus, type LinkOptions, linkError, RocketmqLink } from './rocketmq/link.ts'
 import {
   invalidOption,
   parseAddresses,
   parseConnection,
   type RocketmqConnection,
-} from './rocketmq-options.ts'
-import { RocketmqPublisher } from './rocketmq-publisher.ts'
-import { RocketmqReader } from './rocketmq-reader.ts'
+} from './rocketmq/options.ts'
+import { RocketmqPublisher } from './rocketmq/publisher.ts'
+import { RocketmqReader } from './rocketmq/reader.ts'
 
 /** Options of `rocketmq`. */
 export interface RocketmqOptions extends RocketmqConnection, TopicPolicy {

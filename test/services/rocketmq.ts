@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync }
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { RocketmqAdmin, type TopicType } from '../../src/broker/rocketmq-admin.ts'
+import { RocketmqAdmin, type TopicType } from '../../src/broker/rocketmq/admin.ts'
 import type { BrokerService } from './broker-service.ts'
 import { startFaultProxy } from './fault-proxy.ts'
 import { freePorts, NativeProcess } from './native-process.ts'

@@ -15,8 +15,8 @@ import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ConnectionOptions } from 'node:tls'
 import { type ChannelModel, connect, type SocketOptions } from 'amqplib'
-import { fullJitterMs } from '../core/backoff.ts'
-import { EscrowError } from '../core/errors.ts'
+import { fullJitterMs } from '../../core/backoff.ts'
+import { EscrowError } from '../../core/errors.ts'
 
 const RECONNECT = { delayMs: 200, delayMsMax: 2_000 }
 const ANSWER_MS_MAX = 10_000

@@ -1,7 +1,7 @@
 /** What the settings of a topic say about it, and the words of Kafka's protocol that both adapters meet. */
-import { type ErrorCode, EscrowError } from '../core/errors.ts'
-import type { BrokerMessage, Topic } from './broker.ts'
-import { bytesOf, headersOf } from './headers.ts'
+import { type ErrorCode, EscrowError } from '../../core/errors.ts'
+import type { BrokerMessage, Topic } from '../broker.ts'
+import { bytesOf, headersOf } from '../headers.ts'
 
 /** A topic as the cluster tells it. */
 export interface TopicDescription {

@@ -23,12 +23,12 @@ import {
   jetstreamManager,
 } from '@nats-io/jetstream'
 import { type Msg, type Subscription as NatsSubscription, nanos } from '@nats-io/transport-node'
-import { EscrowError } from '../core/errors.ts'
-import type { BrokerMessage, SubscribeOptions } from './broker.ts'
-import { answered, briefly, type Connector } from './connector.ts'
-import { messageOf } from './headers.ts'
-import { Lanes } from './lanes.ts'
-import type { NatsConnection } from './nats-connection.ts'
+import { EscrowError } from '../../core/errors.ts'
+import type { BrokerMessage, SubscribeOptions } from '../broker.ts'
+import { answered, briefly, type Connector } from '../connector.ts'
+import { messageOf } from '../headers.ts'
+import { Lanes } from '../lanes.ts'
+import type { NatsConnection } from './connection.ts'
 
 /** What a reader is made of. */
 export interface NatsReaderOptions extends SubscribeOptions {

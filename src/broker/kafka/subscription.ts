@@ -9,12 +9,12 @@
  * | closed     | no   | no      |                                                  |
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fullJitterMs } from '../core/backoff.ts'
-import { EscrowError } from '../core/errors.ts'
-import type { BrokerMessage, SubscribeOptions } from './broker.ts'
-import { Inbox } from './kafka-inbox.ts'
-import { type KafkaDriver, RECONNECT, type ReaderLink, type Reading, within } from './kafka-links.ts'
-import { errorOf } from './kafka-topics.ts'
+import { fullJitterMs } from '../../core/backoff.ts'
+import { EscrowError } from '../../core/errors.ts'
+import type { BrokerMessage, SubscribeOptions } from '../broker.ts'
+import { Inbox } from './inbox.ts'
+import { type KafkaDriver, RECONNECT, type ReaderLink, type Reading, within } from './links.ts'
+import { errorOf } from './topics.ts'
 
 /** Joining waits for the other members to join again. */
 const JOIN_MS_MAX = 60_000

@@ -1,8 +1,8 @@
 /** One connection to Redis, which is never made again by the library, and what Redis' errors mean. */
 import type { ConnectionOptions as TlsOptions } from 'node:tls'
 import { createClient, ErrorReply, MultiErrorReply, RESP_TYPES } from '@redis/client'
-import { EscrowError } from '../core/errors.ts'
-import type { Connection } from './connector.ts'
+import { EscrowError } from '../../core/errors.ts'
+import type { Connection } from '../connector.ts'
 
 /** Where a Redis is, and who asks. */
 export interface RedisAddress {

@@ -12,12 +12,12 @@
  */
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { EscrowError } from '../core/errors.ts'
-import type { BrokerMessage, SubscribeOptions } from './broker.ts'
-import { answered, briefly, type Connector } from './connector.ts'
-import { messageOf } from './headers.ts'
-import { Lanes } from './lanes.ts'
-import { codeOf, type RedisConnection, type Reply, records, redisError } from './redis-connection.ts'
+import { EscrowError } from '../../core/errors.ts'
+import type { BrokerMessage, SubscribeOptions } from '../broker.ts'
+import { answered, briefly, type Connector } from '../connector.ts'
+import { messageOf } from '../headers.ts'
+import { Lanes } from '../lanes.ts'
+import { codeOf, type RedisConnection, type Reply, records, redisError } from './connection.ts'
 
 /** What a reader is made of. */
 export interface RedisReaderOptions extends SubscribeOptions {

@@ -1,6 +1,6 @@
 /** The one gate of RabbitMQ's options. */
-import { EscrowError } from '../core/errors.ts'
-import type { RabbitmqOptions } from './rabbitmq.ts'
+import { EscrowError } from '../../core/errors.ts'
+import type { RabbitmqOptions } from '../rabbitmq.ts'
 
 interface Rule {
   readonly allowed: string

@@ -1,7 +1,7 @@
 /** The messages that a member of a group has in hand: handled in the order of each key, acknowledged in the order of each partition. */
-import { fullJitterMs } from '../core/backoff.ts'
-import type { BrokerMessage } from './broker.ts'
-import type { Received } from './kafka-links.ts'
+import { fullJitterMs } from '../../core/backoff.ts'
+import type { BrokerMessage } from '../broker.ts'
+import type { Received } from './links.ts'
 
 /** Of one partition; then no more of it is taken until half of them are done. */
 const HELD_MAX = 1_000

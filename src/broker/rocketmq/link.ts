@@ -41,8 +41,8 @@ import type {
   TelemetryCommand,
 } from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
 import service from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
-import { EscrowError } from '../core/errors.ts'
-import { RocketmqTelemetry } from './rocketmq-telemetry.ts'
+import { EscrowError } from '../../core/errors.ts'
+import { RocketmqTelemetry } from './telemetry.ts'
 
 /** Where the proxies are, and as whom to come. */
 export interface LinkOptions {

@@ -12,12 +12,12 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Channel, ConsumeMessage } from 'amqplib'
-import { type Backoff, fullJitterMs } from '../core/backoff.ts'
-import type { EscrowError } from '../core/errors.ts'
-import type { BrokerMessage, Subscription } from './broker.ts'
-import { messageOf } from './headers.ts'
-import { inTime, NEVER, type RabbitConnection } from './rabbitmq-connection.ts'
-import { channelFailure } from './rabbitmq-topology.ts'
+import { type Backoff, fullJitterMs } from '../../core/backoff.ts'
+import type { EscrowError } from '../../core/errors.ts'
+import type { BrokerMessage, Subscription } from '../broker.ts'
+import { messageOf } from '../headers.ts'
+import { inTime, NEVER, type RabbitConnection } from './connection.ts'
+import { channelFailure } from './topology.ts'
 
 const RECONNECT: Backoff = { delayMs: 200, delayMsMax: 5_000 }
 const REPEAT: Backoff = { delayMs: 200, delayMsMax: 10_000 }

@@ -12,7 +12,7 @@ import type { ClientDuplexStream } from '@grpc/grpc-js'
 import type { Settings } from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
 import type { TelemetryCommand } from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
 import service from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
-import { type Backoff, boundMs } from '../core/backoff.ts'
+import { type Backoff, boundMs } from '../../core/backoff.ts'
 
 type Stream = ClientDuplexStream<TelemetryCommand, TelemetryCommand>
 

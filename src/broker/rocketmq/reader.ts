@@ -18,11 +18,11 @@ import { createDuration } from 'rocketmq-client-nodejs/dist/util/index.js'
 import type { Message } from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
 import definition from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
 import service from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
-import { boundMs } from '../core/backoff.ts'
-import type { BrokerMessage, SubscribeOptions, Subscription } from './broker.ts'
-import { type RocketmqLink, statusOf } from './rocketmq-link.ts'
-import { fromProtobuf } from './rocketmq-message.ts'
-import type { RocketmqTelemetry } from './rocketmq-telemetry.ts'
+import { boundMs } from '../../core/backoff.ts'
+import type { BrokerMessage, SubscribeOptions, Subscription } from '../broker.ts'
+import { type RocketmqLink, statusOf } from './link.ts'
+import { fromProtobuf } from './message.ts'
+import type { RocketmqTelemetry } from './telemetry.ts'
 
 const INVISIBLE_MS = 20_000
 const PROLONG_MS = 5_000

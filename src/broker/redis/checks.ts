@@ -1,6 +1,6 @@
 /** In which ways a Redis may lose what it has confirmed, by its own settings. */
-import { EscrowError } from '../core/errors.ts'
-import { codeOf, pairs, type Reply } from './redis-connection.ts'
+import { EscrowError } from '../../core/errors.ts'
+import { codeOf, pairs, type Reply } from './connection.ts'
 
 /** What was found out about a stream and its server. */
 export interface RedisShortfalls {

@@ -5,8 +5,8 @@
  */
 import { createHmac } from 'node:crypto'
 import { connect, type Socket } from 'node:net'
-import { EscrowError } from '../core/errors.ts'
-import type { LinkOptions } from './rocketmq-link.ts'
+import { EscrowError } from '../../core/errors.ts'
+import type { LinkOptions } from './link.ts'
 
 /** Where, and as whom. */
 export interface AdminOptions {

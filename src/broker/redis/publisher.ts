@@ -1,7 +1,7 @@
 /** Publishes on streams of Redis: a batch as one transaction, or as several one after the other where it is large. */
-import type { BrokerMessage, PublishOutcome } from './broker.ts'
-import { bytesOf, headersOf } from './headers.ts'
-import { ErrorReply, type RedisConnection, redisError } from './redis-connection.ts'
+import type { BrokerMessage, PublishOutcome } from '../broker.ts'
+import { bytesOf, headersOf } from '../headers.ts'
+import { ErrorReply, type RedisConnection, redisError } from './connection.ts'
 
 /** What an adapter's options say of publishing. */
 export interface PublishSettings {

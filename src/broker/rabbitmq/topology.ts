@@ -1,7 +1,7 @@
 /** What a topic is in RabbitMQ, and what can be learnt of a queue before anything is sent to it. */
 import type { Channel } from 'amqplib'
-import { EscrowError } from '../core/errors.ts'
-import { inTime, type OpenConnection } from './rabbitmq-connection.ts'
+import { EscrowError } from '../../core/errors.ts'
+import { inTime, type OpenConnection } from './connection.ts'
 
 /** Where a message goes. A queue's name by itself goes by the default exchange, which routes by that name. */
 export interface Address {

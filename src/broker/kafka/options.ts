@@ -1,7 +1,7 @@
 /** What both adapters of Kafka are told, and the one gate that it passes. */
 import type { ConnectionOptions } from 'node:tls'
-import { EscrowError } from '../core/errors.ts'
-import type { TopicPolicy } from './broker.ts'
+import { EscrowError } from '../../core/errors.ts'
+import type { TopicPolicy } from '../broker.ts'
 
 /** Of `kafka` and of `kafkaPlatformatic`. */
 export interface KafkaOptions extends TopicPolicy {

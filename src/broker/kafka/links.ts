@@ -9,11 +9,11 @@
  * | ended   | none    | never: what was pending rejects, and nothing is sent any more |
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fullJitterMs } from '../core/backoff.ts'
-import { EscrowError } from '../core/errors.ts'
-import type { BrokerMessage } from './broker.ts'
-import type { KafkaSettings } from './kafka-options.ts'
-import { errorOf, type TopicDescription, type Trouble } from './kafka-topics.ts'
+import { fullJitterMs } from '../../core/backoff.ts'
+import { EscrowError } from '../../core/errors.ts'
+import type { BrokerMessage } from '../broker.ts'
+import type { KafkaSettings } from './options.ts'
+import { errorOf, type TopicDescription, type Trouble } from './topics.ts'
 
 /** A connection to a cluster. */
 export interface Link {

@@ -1,5 +1,5 @@
 /** An adapter of Kafka, whichever client library drives it. */
-import { EscrowError } from '../core/errors.ts'
+import { EscrowError } from '../../core/errors.ts'
 import type {
   Broker,
   BrokerMessage,
@@ -7,9 +7,9 @@ import type {
   SubscribeOptions,
   Subscription,
   Topic,
-} from './broker.ts'
-import { headersOf } from './headers.ts'
-import { hashOfKey } from './kafka-hash.ts'
+} from '../broker.ts'
+import { headersOf } from '../headers.ts'
+import { hashOfKey } from './hash.ts'
 import {
   type AdminLink,
   type KafkaDriver,
@@ -17,9 +17,9 @@ import {
   Links,
   type ProducerLink,
   within,
-} from './kafka-links.ts'
-import type { KafkaSettings } from './kafka-options.ts'
-import { KafkaSubscription } from './kafka-subscription.ts'
+} from './links.ts'
+import type { KafkaSettings } from './options.ts'
+import { KafkaSubscription } from './subscription.ts'
 import {
   BATCH_BYTES_DEFAULT,
   batchBytesMax,
@@ -29,7 +29,7 @@ import {
   recordBytes,
   type TopicDescription,
   topicOf,
-} from './kafka-topics.ts'
+} from './topics.ts'
 
 /** What one question to the cluster may take, where its asker has no more patience than that. */
 const ASK_MS_MAX = 15_000

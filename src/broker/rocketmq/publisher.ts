@@ -7,9 +7,9 @@ import { status as grpcStatus, type ServiceError } from '@grpc/grpc-js'
 import type { Message } from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
 import definition from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
 import service from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
-import type { BrokerMessage, PublishOutcome } from './broker.ts'
-import { type LinkOptions, type RocketmqLink, statusOf } from './rocketmq-link.ts'
-import { toProtobuf } from './rocketmq-message.ts'
+import type { BrokerMessage, PublishOutcome } from '../broker.ts'
+import { type LinkOptions, type RocketmqLink, statusOf } from './link.ts'
+import { toProtobuf } from './message.ts'
 
 const { Code } = definition
 const PUBLISHED: PublishOutcome = { outcome: 'published' }

@@ -14,8 +14,8 @@ import {
   PermissionViolationError,
   type TlsOptions,
 } from '@nats-io/transport-node'
-import { EscrowError } from '../core/errors.ts'
-import type { Connection } from './connector.ts'
+import { EscrowError } from '../../core/errors.ts'
+import type { Connection } from '../connector.ts'
 
 /** Where NATS is, and who asks. */
 export interface NatsAddress {

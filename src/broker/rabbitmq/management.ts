@@ -1,6 +1,6 @@
 /** Asks RabbitMQ's management API, by HTTP, what AMQP doesn't tell. */
-import { EscrowError } from '../core/errors.ts'
-import type { QueueFacts } from './rabbitmq-topology.ts'
+import { EscrowError } from '../../core/errors.ts'
+import type { QueueFacts } from './topology.ts'
 
 /** What of a queue's description is used here. Counts are some seconds old. */
 interface QueueDescription {

@@ -2,8 +2,8 @@
 import { createHash } from 'node:crypto'
 import { MessageView, PublishingMessage, type PublishingSettings } from 'rocketmq-client-nodejs'
 import type { Message } from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definition_pb.js'
-import type { BrokerMessage } from './broker.ts'
-import { headersOf, messageOf } from './headers.ts'
+import type { BrokerMessage } from '../broker.ts'
+import { headersOf, messageOf } from '../headers.ts'
 
 /** Proxies refuse a message without a body: one that has none carries one byte and this property. */
 const EMPTY_BODY = 'escrow-empty-body'

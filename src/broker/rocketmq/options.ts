@@ -1,7 +1,7 @@
 /** The gate of RocketMQ's options, for the adapter and for `rocketmqNative`. */
 import { isIPv4 } from 'node:net'
-import { EscrowError } from '../core/errors.ts'
-import type { LinkOptions } from './rocketmq-link.ts'
+import { EscrowError } from '../../core/errors.ts'
+import type { LinkOptions } from './link.ts'
 
 /** How to reach RocketMQ 5's proxies. */
 export interface RocketmqConnection {

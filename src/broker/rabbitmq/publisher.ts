@@ -11,11 +11,11 @@
  * | written, then confirmed            | published                |                              |
  */
 import { type ConfirmChannel, IllegalOperationError } from 'amqplib'
-import { EscrowError } from '../core/errors.ts'
-import type { BrokerMessage, PublishOutcome } from './broker.ts'
-import { bytesOf, headersOf } from './headers.ts'
-import { inTime, NEVER, type OpenConnection, type RabbitConnection } from './rabbitmq-connection.ts'
-import { type Address, addressOf } from './rabbitmq-topology.ts'
+import { EscrowError } from '../../core/errors.ts'
+import type { BrokerMessage, PublishOutcome } from '../broker.ts'
+import { bytesOf, headersOf } from '../headers.ts'
+import { inTime, NEVER, type OpenConnection, type RabbitConnection } from './connection.ts'
+import { type Address, addressOf } from './topology.ts'
 
 /** Topics whose channels stay open; the server allows 2,047 channels a connection. */
 const LANES_MAX = 256

@@ -3,9 +3,9 @@
  * confirmed. A stream can refuse a single one (it is full, its leader changes), and those behind would overtake.
  */
 import { type Msg, type MsgHdrs, headers as newHeaders } from '@nats-io/transport-node'
-import type { BrokerMessage, PublishOutcome } from './broker.ts'
-import { headersOf } from './headers.ts'
-import { type NatsConnection, natsError } from './nats-connection.ts'
+import type { BrokerMessage, PublishOutcome } from '../broker.ts'
+import { headersOf } from '../headers.ts'
+import { type NatsConnection, natsError } from './connection.ts'
 
 const ID = 'Nats-Msg-Id'
 const STREAM = 'Nats-Expected-Stream'

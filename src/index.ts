@@ -1,5 +1,13 @@
 /** What an application imports: a coordinator of its own, or the service's side of one that runs elsewhere. */
-export type { Broker, BrokerMessage, PublishOutcome } from './broker/broker.ts'
+export type {
+  Broker,
+  BrokerMessage,
+  PublishOutcome,
+  SubscribeOptions,
+  Subscription,
+  Topic,
+  TopicPolicy,
+} from './broker/broker.ts'
 export {
   type BrokerFactory,
   type ClusterSettings,

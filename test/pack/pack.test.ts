@@ -20,11 +20,15 @@ interface Manifest {
   readonly version: string
   readonly bin: Readonly<Record<string, string>>
   readonly exports: Readonly<Record<string, string | Readonly<Record<string, string>>>>
+  readonly peerDependencies: Readonly<Record<string, string>>
+  readonly devDependencies: Readonly<Record<string, string>>
 }
 
 const manifest = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as Manifest
 const subpaths = Object.keys(manifest.exports)
 const modules = subpaths.filter((subpath) => !subpath.endsWith('.json'))
+/** Those that need nothing but the package itself. */
+const own: readonly string[] = ['.', './participant', './saga', './postgres-queue']
 
 /** What `escrow` must answer, whatever else it prints. */
 const commands = [
@@ -36,6 +40,7 @@ const commands = [
 let folder: string
 let packed: readonly string[]
 let user: string
+let userOfBrokers: string
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'escrow-pack-'))
@@ -46,12 +51,21 @@ beforeAll(async () => {
   ]
   const tarball = join(folder, entry.filename)
   packed = entry.files.map((file) => file.path)
-  user = join(folder, 'user')
-  await mkdir(user)
-  await writeFile(join(user, 'package.json'), JSON.stringify({ private: true, type: 'module' }))
-  // What this machine has fetched once isn't asked for again: the network isn't what is tested.
-  await npm(['install', '--prefer-offline', '--no-audit', '--no-fund', tarball], user)
+  user = await install('user', [tarball])
+  // The clients of brokers are for those who use them.
+  const clients = Object.keys(manifest.peerDependencies)
+  const pinned = clients.map((name) => `${name}@${manifest.devDependencies[name]}`)
+  userOfBrokers = await install('user-of-brokers', [tarball, ...pinned])
 })
+
+async function install(name: string, packages: readonly string[]): Promise<string> {
+  const place = join(folder, name)
+  await mkdir(place)
+  await writeFile(join(place, 'package.json'), JSON.stringify({ private: true, type: 'module' }))
+  // What this machine has fetched once isn't asked for again: the network isn't what is tested.
+  await npm(['install', '--prefer-offline', '--no-audit', '--no-fund', ...packages], place)
+  return place
+}
 
 afterAll(() => rm(folder, { recursive: true, force: true }))
 
@@ -100,7 +114,8 @@ describe.for(runtimes)('Node $major', ({ major, path }) => {
   test.for(modules)('imports %s', async (subpath, context) => {
     const specifier = subpath.replace('.', manifest.name)
     const code = `console.log(Object.keys(await import(${JSON.stringify(specifier)})).length)`
-    const { stdout } = await run(await path(context), ['--input-type=module', '--eval', code], { cwd: user })
+    const cwd = own.includes(subpath) ? user : userOfBrokers
+    const { stdout } = await run(await path(context), ['--input-type=module', '--eval', code], { cwd })
     expect(Number(stdout)).toBeGreaterThan(0)
   })
 

@@ -23,7 +23,7 @@ const ANSWER_MS_MAX = 10_000
 const GOODBYE_MS_MAX = 1_000
 
 /** For what only its own bound ends. */
-export const NEVER = new AbortController().signal
+export const NEVER: AbortSignal = new AbortController().signal
 
 /** How to reach the servers. */
 export interface ConnectionSettings {

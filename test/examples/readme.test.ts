@@ -8,10 +8,12 @@ import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { ordersService, paymentsService } from '../../examples/sagas/participants.ts'
 import { placeOrder } from '../../examples/sagas/place-order.ts'
+import { brokerAt } from '../../examples/shop/broker.ts'
 import { connect, type Session } from '../../src/index.ts'
 import { CoordinatorProcess, freePort } from '../harness/coordinator-process.ts'
 import { Program } from '../harness/program.ts'
 import { until } from '../harness/until.ts'
+import { rocketmqUrl } from '../services/brokers.ts'
 import { service } from '../services/require.ts'
 
 const postgres = await service('postgres')
@@ -81,7 +83,10 @@ function local(text: string): string {
 
 function writeSnippet(name: string, code: string, more = ''): string {
   const path = join(folder, name)
-  writeFileSync(path, code.replaceAll(`from 'escrow'`, `from '${join(root, 'src/index.ts')}'`) + more)
+  const inPlace = code
+    .replaceAll(`from 'escrow'`, `from '${join(root, 'src/index.ts')}'`)
+    .replaceAll(/from 'escrow\/([a-z-]+)'/g, (_, broker) => `from '${join(root, `src/broker/${broker}.ts`)}'`)
+  writeFileSync(path, inPlace + more)
   return path
 }
 
@@ -89,10 +94,11 @@ test('every snippet of the README is run by a test of this file', () => {
   const known = [
     '{ defineConfig, memory }',
     'cluster: {',
-    'sendInTransaction',
+    'session.sendInTransaction',
     "'order-placed': (message)",
     'createCoordinator',
   ]
+  known.push("'escrow/kafka'", 'rocketmqNative', 'enqueue } from')
   known.push('placeOrder = defineSaga', 'defineStep', 'startSaga', 'definitionOf', 'migrateSaga')
   for (const code of blocks('ts'))
     expect(
@@ -115,7 +121,7 @@ test('an order is placed by one snippet, and taken once by the other', async () 
     return stdout.includes('unknownChecker')
   })
   const sender = new Program({
-    file: writeSnippet('orders.ts', local(snippet('sendInTransaction')), '\nprocess.exit(0)\n'),
+    file: writeSnippet('orders.ts', local(snippet('session.sendInTransaction')), '\nprocess.exit(0)\n'),
     env,
   })
   expect((await sender.ended).code).toBe(0)
@@ -128,6 +134,57 @@ test('an order is placed by one snippet, and taken once by the other', async () 
   expect((await pool.query('select id, cents from orders')).rows).toEqual([{ id: 'o-1', cents: 4200 }])
   await pool.end()
   await receiver.kill()
+})
+
+test('the configuration of brokers is one: each is refused by name when it can’t be reached, and nothing waits for it', async () => {
+  // Where nobody listens.
+  const hosts = /(kafka|nats)-\d|rocketmq(?=:8081)|(?<=@)(rabbitmq|redis|db\.internal)/g
+  const config = writeSnippet('brokers.config.ts', snippet("'escrow/kafka'").replaceAll(hosts, '127.0.0.9'))
+  await using broken = await CoordinatorProcess.start({ config })
+  for (const broker of ['kafka', 'rocketmq', 'rabbitmq', 'redis', 'nats', 'queue']) {
+    const request = { checker: 'none', messages: [{ destination: `${broker}:order-placed`, body: '' }] }
+    await broken.ask('Register', { service: 'shop', checkers: ['none'] })
+    await expect(broken.ask('Prepare', request)).rejects.toMatchObject({ code: 'brokerUnavailable' })
+  }
+})
+
+test('a message that RocketMQ holds is delivered with its order', async (context) => {
+  const server = await service('rocketmq', {}, context)
+  await server.createTopic('order-placed', 'TRANSACTION')
+  const { host, port, credentials } = server
+  const given = `'${host}:${port}', credentials: ${JSON.stringify(credentials)}`
+  const file = writeSnippet(
+    'native.ts',
+    snippet('rocketmqNative').replace("'rocketmq:8081'", given),
+    '\nprocess.exit(0)\n',
+  )
+  const sender = new Program({ file, env: { DATABASE_URL: databaseUrl } })
+  expect((await sender.ended).code, sender.output).toBe(0)
+  const broker = await brokerAt('rocketmq', rocketmqUrl(server))
+  const got: string[] = []
+  await broker.subscribe({ topic: 'order-placed', group: 'readme' }, async ({ body }) => {
+    got.push(Buffer.from(body).toString())
+  })
+  await until('it is delivered', () => got.length > 0)
+  await broker.close()
+  expect(got).toEqual([JSON.stringify({ id: 'o-7', cents: 4200 })])
+})
+
+test('a message is enqueued with its order', async () => {
+  const broker = await brokerAt('postgres', databaseUrl)
+  await broker.register('order-placed', AbortSignal.timeout(10_000))
+  const sender = new Program({
+    file: writeSnippet('enqueue.ts', snippet('enqueue } from')),
+    env: { DATABASE_URL: databaseUrl },
+  })
+  expect((await sender.ended).code, sender.output).toBe(0)
+  const got: string[] = []
+  await broker.subscribe({ topic: 'order-placed', group: 'readme' }, async ({ body }) => {
+    got.push(Buffer.from(body).toString())
+  })
+  await until('it is received', () => got.length > 0)
+  await broker.close()
+  expect(got).toEqual([JSON.stringify({ id: 'o-8' })])
 })
 
 test('the saga is that of examples/sagas, and its diagram is the one that is shown', () => {

@@ -5,6 +5,7 @@ import type { BrokerService } from './broker-service.ts'
 import { type Catalog, catalog } from './catalog.ts'
 import { queuesOnDisk } from './rabbitmq.ts'
 import { service } from './require.ts'
+import type { RocketmqService } from './rocketmq.ts'
 
 /** A broker's server. */
 export interface StartedBroker {
@@ -46,10 +47,7 @@ async function started(
     }
     case 'rocketmq': {
       const service = await start('rocketmq')
-      const { accessKey, accessSecret } = service.credentials
-      const urlOf = (port: number) =>
-        `rocketmq://${accessKey}:${accessSecret}@127.0.0.1:${port}?nameServers=${service.nameServers}`
-      return { service, url: urlOf(service.port), directUrl: urlOf(service.directPort) }
+      return { service, url: rocketmqUrl(service), directUrl: rocketmqUrl(service, service.directPort) }
     }
     case 'rabbitmq': {
       const service = await start('rabbitmq')
@@ -75,4 +73,10 @@ async function started(
       return { service, url: service.url, directUrl: service.server.url }
     }
   }
+}
+
+/** The URL of a RocketMQ; by default through its fault proxy. */
+export function rocketmqUrl(service: RocketmqService, port: number = service.port): string {
+  const { accessKey, accessSecret } = service.credentials
+  return `rocketmq://${accessKey}:${accessSecret}@127.0.0.1:${port}?nameServers=${service.nameServers}`
 }

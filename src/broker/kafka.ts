@@ -1,3 +1,28 @@
+/**
+ * Kafka through kafkajs 2.2.4; what is guaranteed stands in `kafka/broker.ts`. Its maintainers left in 2023
+ * (tulios/kafkajs#1603). It works with brokers of 4.x, as the versions of the protocol that it knows are still served there
+ * (KIP-896), but it can do nothing newer:
+ *
+ * - no rebalancing by the brokers (KIP-848), no static members, no record errors that name the record, no fetch sessions of
+ *   later versions; of compressed topics it reads gzip alone.
+ *
+ * Its traps, found in its source and by killing brokers under it, and what is done about each:
+ *
+ * | trap                                                                                         | here |
+ * |----------------------------------------------------------------------------------------------|------|
+ * | after an error it gives sequence numbers out again: another batch under them is confirmed and dropped | a producer ends with its first error, and has one user |
+ * | at another attempt a partition whose leader has moved to a broker that had answered is left out, and `send` resolves (see #1303) | what isn't among the confirmed is sent again |
+ * | a message without a key goes to another partition at each attempt, where it is no repetition | the partition stays in the message |
+ * | one record batch a partition, however large                                                  | batches are split by `max.message.bytes` |
+ * | an idempotent producer tries for ever, and connects again after `disconnect`                 | its sockets are ours, and its logger ends it |
+ * | half an answer stays when a connection breaks, before the next one's bytes                   | `kafkajs-frames.ts` |
+ * | its assigner gives members the leader's topics (#1040, #1679)                                | `kafkajs-assigner.ts` |
+ * | a consumer that fails is started again, or isn't, depending on the error (#1443, #1721)      | never by it, always by the subscription |
+ * | a batch that is being handled holds up the other partitions of its broker                    | `eachBatch` never waits |
+ * | its metadata requests create topics by default                                               | `allowAutoTopicCreation: false` |
+ * | it writes into the options that it is given                                                  | it gets copies |
+ * | on Node 24 one `TimeoutNegativeWarning` a process (#1751)                                    | harmless, left |
+ */
 import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import {

@@ -1,4 +1,20 @@
-/** An adapter of Kafka, whichever client library drives it. */
+/**
+ * An adapter of Kafka, whichever client library drives it (`kafka.ts`, `kafka-platformatic.ts`).
+ *
+ * | of                        | it guarantees                                                                            |
+ * |---------------------------|------------------------------------------------------------------------------------------|
+ * | confirm                   | acks=all: `min.insync.replicas` brokers have it; each flushes to disk as its own settings say, by default later |
+ * | order                     | of a key, in its partition; held through retries by sequence numbers, one batch at a time |
+ * | duplicates after a crash  | at most the batches that were under way: an attempt's own are removed by the brokers (idempotent producer), those of a later `publish` by consumers, by `escrow-id` |
+ * | delay                     | none of its own: Escrow holds delayed messages                                           |
+ * | trace headers             | as record headers, `traceparent` among them                                              |
+ * | maximum size              | the topic's `max.message.bytes` (1 MiB by default) less 2 KiB; it bounds a whole record batch, so that batches are split by it |
+ * | what `replicated` checks  | replication.factor, min.insync.replicas, unclean.leader.election.enable                  |
+ *
+ * A message that only the broker finds too large, or invalid, is sought out by halving its batch; its neighbours may then
+ * come twice. A producer is used by one `publish` at a time and ended after any error: what it would send next could pass for
+ * a repetition of what has failed, and be thrown away with a confirmation.
+ */
 import { EscrowError } from '../../core/errors.ts'
 import type {
   Broker,
@@ -42,6 +58,7 @@ const CREATED_PAUSE_MS = 100
 /** Some messages of a batch, by their places in it. */
 type Part = readonly number[]
 
+/** The adapter itself. */
 export class KafkaBroker implements Broker {
   readonly kind: string
   readonly #driver: KafkaDriver

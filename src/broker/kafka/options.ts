@@ -83,7 +83,11 @@ export function parseKafkaOptions(options: KafkaOptions): KafkaSettings {
   for (const [at, broker] of brokers.entries()) {
     // kafkajs takes all before the first colon for the host, so that an IPv6 address can't be one.
     if (typeof broker !== 'string' || !/^[^\s:/@]+:\d{1,5}$/.test(broker))
-      throw invalid(`brokers[${at}]`, broker, 'host:port, with a name or an IPv4 address')
+      throw invalid(
+        `brokers[${at}]`,
+        String(broker).replace(/^.*@/, '…@'),
+        'host:port, with a name or an IPv4 address',
+      )
   }
   matches('clientId', clientId, /^[\w.-]{1,249}$/, 'up to 249 letters, digits, dots, hyphens and underscores')
   if (typeof ssl !== 'boolean' && !isObject(ssl))

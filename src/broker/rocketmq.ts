@@ -17,6 +17,8 @@
  * - A group that never read begins at the newest messages where a topic's old ones have left the page cache, unless somebody
  *   sets its offsets: with `nameServers` this adapter does, without them it can't, nor create topics and groups or tell the lag.
  * - A group must be told to consume in order (`mqadmin updateSubGroup -o true`), or a FIFO topic isn't.
+ * - What a reader had in hand when it died comes again after 20 s, up to 5 s more; in a FIFO topic its queue waits for that.
+ *   The lag of a group that doesn't consume in order leaves out what readers have in hand.
  * - What a handler rejects is tried again in this process for as long as it lives, and so never counts as one of the 16
  *   deliveries after which RocketMQ puts a message aside; each death of a reader with a message in hand counts.
  */
@@ -198,6 +200,11 @@ class RocketmqBroker implements Broker {
     handle: (message: BrokerMessage) => Promise<void>,
   ): Promise<Subscription> {
     const { topic, group, from = 'earliest' } = options
+    if (!GROUP.test(group))
+      throw new EscrowError(
+        'invalidArgument',
+        `group ${JSON.stringify(group)} is not 1-255 of A-Z a-z 0-9 % | _ -`,
+      )
     const signal = AbortSignal.timeout(this.#options.requestTimeoutMs)
     const isOrdered = (await this.#typesOf(topic, signal)).includes(MessageType.FIFO)
     for (const master of (await this.#admin?.masters(topic)) ?? []) {
@@ -205,19 +212,20 @@ class RocketmqBroker implements Broker {
       await this.#admin?.beginAt(master, topic, group, from)
     }
     const reader = new RocketmqReader(new RocketmqLink(this.#options), options, handle)
-    this.#readers.add(reader)
     try {
-      if ((await reader.isOrdered(signal)) || !isOrdered) return { close: () => this.#leave(reader) }
+      if (isOrdered && !(await reader.isOrdered(signal))) {
+        throw new EscrowError(
+          'unsupported',
+          `group ${group} does not consume in order, as FIFO topic ${topic} needs: mqadmin updateSubGroup -g ${group} -o true`,
+        )
+      }
     } catch (thrown) {
       await reader.abandon()
       throw linkError(thrown)
     }
-    await reader.abandon()
-    this.#readers.delete(reader)
-    throw new EscrowError(
-      'unsupported',
-      `group ${group} does not consume in order, as FIFO topic ${topic} needs: mqadmin updateSubGroup -g ${group} -o true`,
-    )
+    this.#readers.add(reader)
+    reader.begin()
+    return { close: () => this.#leave(reader) }
   }
 
   async #leave(reader: RocketmqReader): Promise<void> {
@@ -252,6 +260,7 @@ class RocketmqBroker implements Broker {
 }
 
 const CREATED_PAUSE_MS = 100
+const GROUP = /^[%|a-zA-Z0-9_-]{1,255}$/
 
 function kindFor(kind: TopicKind, key: string): 'ordered' | 'plain' {
   if (kind === 'either') return key === '' ? 'plain' : 'ordered'

@@ -1,3 +1,7 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, describe, expect, test } from 'vitest'
 import type { Broker, BrokerMessage } from '../../src/broker/broker.ts'
@@ -98,12 +102,25 @@ describe('topics', () => {
     expect(await publish(broker, batch)).toEqual(['published', 'published', 'published'])
   })
 
-  test('what a broker of its own settings falls short of is told, setting by setting', async (context) => {
+  test('another broker: its TLS is checked, and its settings are told one by one', async (context) => {
+    const folder = mkdtempSync(join(tmpdir(), 'escrow-rocketmq-tls-'))
+    context.onTestFinished(() => rmSync(folder, { recursive: true }))
+    const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
+    const request = ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', key, '-out', cert]
+    execFileSync('openssl', [...request, '-subj', '/CN=test', '-addext', 'subjectAltName=IP:127.0.0.1'], {
+      stdio: 'ignore',
+    })
+    const proxy = { tlsTestModeEnable: false, tlsKeyPath: key, tlsCertPath: cert }
     const settings = { flushDiskType: 'ASYNC_FLUSH', brokerRole: 'SYNC_MASTER', inSyncReplicas: 2 }
-    const other = await service('rocketmq', { broker: settings }, context)
-    const { nameServers } = other
+    const other = await service('rocketmq', { broker: settings, proxy }, context)
+    const at = { endpoints: `${other.host}:${other.port}`, nameServers: other.nameServers }
     await other.createTopic('orders', 'NORMAL')
-    const broker = open({ endpoints: `${other.host}:${other.port}`, nameServers, durability: 'replicated' })
+    const distrustful = open({ ...at, tls: true })
+    const error = await rejected(distrustful.register('orders', soon()))
+    expect(error).toMatchObject({ code: 'brokerUnavailable' })
+    expect(error.message).toContain('tls')
+    expect(await publish(distrustful, [message('orders', 'never', 'k')])).toEqual(['unreachable'])
+    const broker = open({ ...at, tls: { ca: readFileSync(cert, 'utf8') }, durability: 'replicated' })
     const { shortfalls } = await broker.register('orders', soon())
     expect(shortfalls).toEqual(['broker-a: flushDiskType is ASYNC_FLUSH'])
     // Its replica isn't there: nothing is confirmed.
@@ -156,6 +173,13 @@ describe('receiving', () => {
     const error = await rejected(unseeing.subscribe({ topic: 'in-order', group: 'unordered' }, handle))
     expect(error).toMatchObject({ code: 'unsupported' })
     expect(error.message).toContain('updateSubGroup -g unordered -o true')
+  })
+
+  test('a group whose name RocketMQ does not take is refused', async () => {
+    await server.createTopic('grouped', 'NORMAL')
+    const error = await rejected(open().subscribe({ topic: 'grouped', group: 'two words' }, async () => {}))
+    expect(error).toMatchObject({ code: 'invalidArgument' })
+    expect(error.message).toContain('two words')
   })
 
   test('a new group begins where it is told, an old one where it was', async () => {

@@ -131,6 +131,11 @@ export class RocketmqLink {
     return new stubs.MessagingServiceClient(target, this.#credentials, CHANNEL_OPTIONS)
   }
 
+  // The channel doesn't tell why it can't connect.
+  get #doubt(): string {
+    return this.#options.tls === undefined ? '' : ', or its certificate is not trusted: see the option tls'
+  }
+
   /** Waits until there is a connection, at most 3 s. Throws `brokerUnavailable`. */
   async ready(signal?: AbortSignal): Promise<void> {
     if (this.#isClosed) throw unavailable('it is closed')
@@ -142,7 +147,7 @@ export class RocketmqLink {
       client.waitForReady(Date.now() + CONNECT_MS_MAX, (error) => {
         signal?.removeEventListener('abort', abort)
         if (error === undefined) resolve()
-        else reject(unavailable(`no proxy answers at ${this.#options.endpoints}`))
+        else reject(unavailable(`no proxy answers at ${this.#options.endpoints}${this.#doubt}`))
       })
     })
   }
@@ -305,10 +310,10 @@ const unavailable = (why: string, cause?: unknown) =>
 /** What a failed call means to who asked for something. */
 export function linkError(thrown: unknown): EscrowError {
   if (thrown instanceof EscrowError) return thrown
-  const { code, details } = thrown as ServiceError
+  const { code, details, message } = thrown as ServiceError
   if (code === grpcStatus.UNAUTHENTICATED || code === grpcStatus.PERMISSION_DENIED)
     return new EscrowError('brokerRefused', `RocketMQ refuses the credentials: ${details}`, { cause: thrown })
-  return unavailable(details, thrown)
+  return unavailable(details ?? message, thrown)
 }
 
 /** The code and the text of an answer. */

@@ -55,7 +55,7 @@ export class RocketmqReader implements Subscription {
   readonly #lanes = new Map<unknown, Promise<void>>()
   readonly #polling = new AbortController()
   readonly #timer: NodeJS.Timeout
-  readonly #reading: Promise<void>
+  #reading: Promise<void> = Promise.resolve()
   #running = 0
   #isOrdered = false
   /** Those that wait for a free place, or for room. */
@@ -75,7 +75,6 @@ export class RocketmqReader implements Subscription {
       () => {},
     )
     this.#timer = setInterval(() => this.#prolong(), PROLONG_MS).unref()
-    this.#reading = this.#read()
   }
 
   /** Whether the group consumes in order, as the proxy says; rejects where no proxy has said so in time. */
@@ -85,6 +84,11 @@ export class RocketmqReader implements Subscription {
       await sleep(20)
     }
     return (await this.#telemetry.settings()).getSubscription()?.getFifo() === true
+  }
+
+  /** Reads from now on. */
+  begin(): void {
+    this.#reading = this.#read()
   }
 
   async close(): Promise<void> {

@@ -86,7 +86,7 @@ export class Shop {
     }
     this.#databases = await openDatabases(process.env.DATABASE_URL)
     const { broker } = this.#options
-    if (broker !== undefined) this.#broker = await openBroker(broker, process.env.BROKER_URL)
+    if (broker !== undefined) this.#broker = await openBroker(broker, process.env.BROKER_URL || undefined)
     this.#ports = await choosePorts(this.#folder)
     this.#screen.print(`databases: ${this.#databases.server}`)
     if (this.#broker !== undefined) this.#screen.print(`broker: ${this.#broker.server}`)

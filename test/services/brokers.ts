@@ -27,8 +27,8 @@ export async function brokerOfTest(kind: BrokerKind, context: TestContext): Prom
 
 /** Started by a program, and stopped by it. Throws with the reason where it can't be had. */
 export async function startBroker(kind: BrokerKind): Promise<StartedBroker> {
-  // Kafka's clients go where it tells them to.
-  const options = { isDirect: true }
+  // Kafka's clients go where it tells them to. Who starts a broker beside a program waits for no engine of containers.
+  const options = { isDirect: true, backend: 'native' }
   return await started(kind, async (name) => {
     const entry = catalog[name] as unknown as Catalog['kafka']
     return (await entry.start(options)).value as Value<typeof name>

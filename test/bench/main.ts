@@ -6,7 +6,7 @@ import { writeFileSync } from 'node:fs'
 import { availableParallelism, cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import type { Bench } from './bench.ts'
-import { messageBrokers } from './brokers.ts'
+import { messageBrokers, rocketmqNative } from './brokers.ts'
 import { killChildren } from './child.ts'
 import { type Row, tableLines } from './figures.ts'
 import { describeDisk, dropFolders } from './folders.ts'
@@ -43,6 +43,7 @@ const benches: readonly Bench[] = [
   sagaPostgresTwoNodes,
   sagaPostgresStored,
   ...messageBrokers,
+  rocketmqNative,
 ]
 
 const HELP = `npm run bench [-- options]

@@ -5,13 +5,20 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { PoolClient } from 'pg'
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { Broker, BrokerMessage } from '../../src/broker/broker.ts'
 import { rocketmq } from '../../src/broker/rocketmq.ts'
-import { type RocketmqNative, rocketmqNative } from '../../src/broker/rocketmq-native.ts'
+import {
+  type NativeTransaction,
+  type RocketmqNative,
+  rocketmqNative,
+} from '../../src/broker/rocketmq-native.ts'
 import type { CheckBackRequest } from '../../src/core/api.ts'
+import { postgresBarrier } from '../../src/participant/barrier/postgres-barrier.ts'
 import type { CheckerInput } from '../../src/participant/checker.ts'
 import { until } from '../harness/until.ts'
+import { BarrierWorld } from '../participant/barrier-world.ts'
 import { service } from '../services/require.ts'
 import { rejected } from './contract-world.ts'
 
@@ -129,6 +136,41 @@ describe('sending', () => {
     server.proxy.heal()
     await arrives(result.executionId)
   })
+})
+
+test('the barrier of a service serves it as it serves Escrow: work and message, or neither', async (context) => {
+  const postgres = await service('postgres', {}, context)
+  const world = new BarrierWorld(await postgres.database('native'), 4)
+  await world.prepare()
+  const barrier = await postgresBarrier(world.pool)
+  const native = await open(barrier.checker)
+  const send = (work: (client: PoolClient, id: string) => Promise<unknown>) => {
+    const ran = Promise.withResolvers<NativeTransaction>()
+    const sent = native.sendInTransaction({ topic: TOPIC, body: 'x' }, (tx) => {
+      ran.resolve(tx)
+      return barrier.run(tx, world.pool, (client) => work(client, tx.executionId))
+    })
+    return { sent, ran: ran.promise }
+  }
+  const insert = (client: PoolClient, id: string) => client.query('insert into work values ($1)', [id])
+  const { executionId } = await send(insert).sent
+  await arrives(executionId)
+  expect(await world.done(executionId)).toBe(1)
+  const failing = send(async (client, id) => {
+    await insert(client, id)
+    throw new Error('no stock')
+  })
+  expect((await rejected(failing.sent)).message).toBe('no stock')
+  const tx = await failing.ran
+  await until(
+    'the checker has settled it',
+    async () => (await world.row(tx))?.outcome === 'rolledBack' || undefined,
+    WAIT_MS,
+  )
+  await sleep(QUIET_MS)
+  expect(arrived(tx.executionId)).toBeUndefined()
+  expect(await world.done(tx.executionId)).toBe(0)
+  await world.pool.end()
 })
 
 describe('check-backs', () => {

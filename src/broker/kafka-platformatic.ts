@@ -39,6 +39,8 @@ export function kafkaPlatformatic(options: KafkaOptions): Broker {
   return new KafkaBroker(new PlatformaticDriver(settings), settings)
 }
 
+/** Asks for an id; the library's default names one, which is refused where the transactional id has had another. */
+const NEW_PRODUCER = { producerId: -1n, producerEpoch: -1 }
 /** Requests on one connection, of which each partition has one. */
 const REQUESTS_MAX = 100
 
@@ -111,7 +113,7 @@ class PlatformaticProducer implements ProducerLink {
         ...(key !== null && { key }),
       }))
     if (this.#isTransactional) {
-      const transaction = await this.#producer.beginTransaction()
+      const transaction = await this.#producer.beginTransaction(NEW_PRODUCER)
       await transaction.send({ messages: [...partitions].flatMap(messages) })
       await transaction.commit()
       return

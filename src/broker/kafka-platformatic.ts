@@ -192,8 +192,9 @@ class PlatformaticAdmin implements AdminLink {
   }
 
   async offsets(topic: string, group: string): Promise<readonly PartitionOffsets[]> {
-    const count = (await this.#partitions(topic))?.length ?? 0
-    const indexes = Array.from({ length: count }, (_, at) => at)
+    const partitions = await this.#partitions(topic)
+    if (partitions === undefined) throw new Error(`Unknown topic ${topic}.`)
+    const indexes = Array.from(partitions.keys())
     const [lows, highs, groups] = await Promise.all([
       this.#ends(topic, indexes, ListOffsetTimestamps.EARLIEST),
       this.#ends(topic, indexes, ListOffsetTimestamps.LATEST),

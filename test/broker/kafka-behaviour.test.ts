@@ -5,6 +5,7 @@ import type { Broker, BrokerMessage } from '../../src/broker/broker.ts'
 import { kafka } from '../../src/broker/kafka.ts'
 import type { KafkaOptions } from '../../src/broker/kafka-options.ts'
 import { kafkaPlatformatic } from '../../src/broker/kafka-platformatic.ts'
+import type { ErrorCode } from '../../src/core/errors.ts'
 import { until } from '../harness/until.ts'
 import type { KafkaTopicSettings } from '../services/kafka.ts'
 import { service } from '../services/require.ts'
@@ -53,11 +54,19 @@ describe.each([
     expect(await shortfalls({})).toEqual(['replication.factor', 'min.insync.replicas'])
   })
 
+  test('nothing is read of a topic that is not there, and nothing is counted', async () => {
+    const broker = connect()
+    const missing = { code: 'unknownDestination' satisfies ErrorCode }
+    expect(await rejected(broker.lag('not-there', 'g'))).toMatchObject(missing)
+    const reading = broker.subscribe({ topic: 'not-there', group: 'g' }, async () => {})
+    expect(await rejected(reading)).toMatchObject(missing)
+  })
+
   test('a replication that the cluster cannot give is no topic', async () => {
     const broker = connect({ missingTopics: 'create', durability: 'replicated' })
     topics += 1
     const error = await rejected(broker.register(`behaviour-${topics}`, soon()))
-    expect(error).toMatchObject({ code: 'notDurable' })
+    expect(error).toMatchObject({ code: 'notDurable' satisfies ErrorCode })
   })
 
   test('a batch over the size of a record batch goes in several, each key in its order', async () => {

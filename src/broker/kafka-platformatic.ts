@@ -39,6 +39,8 @@ export function kafkaPlatformatic(options: KafkaOptions): Broker {
   return new KafkaBroker(new PlatformaticDriver(settings), settings)
 }
 
+/** Asks for an id; the library's default names one, which is refused where the transactional id has had another. */
+const NEW_PRODUCER = { producerId: -1n, producerEpoch: -1 }
 /** Requests on one connection, of which each partition has one. */
 const REQUESTS_MAX = 100
 
@@ -111,7 +113,7 @@ class PlatformaticProducer implements ProducerLink {
         ...(key !== null && { key }),
       }))
     if (this.#isTransactional) {
-      const transaction = await this.#producer.beginTransaction()
+      const transaction = await this.#producer.beginTransaction(NEW_PRODUCER)
       await transaction.send({ messages: [...partitions].flatMap(messages) })
       await transaction.commit()
       return
@@ -190,8 +192,9 @@ class PlatformaticAdmin implements AdminLink {
   }
 
   async offsets(topic: string, group: string): Promise<readonly PartitionOffsets[]> {
-    const count = (await this.#partitions(topic))?.length ?? 0
-    const indexes = Array.from({ length: count }, (_, at) => at)
+    const partitions = await this.#partitions(topic)
+    if (partitions === undefined) throw new Error(`Unknown topic ${topic}.`)
+    const indexes = Array.from(partitions.keys())
     const [lows, highs, groups] = await Promise.all([
       this.#ends(topic, indexes, ListOffsetTimestamps.EARLIEST),
       this.#ends(topic, indexes, ListOffsetTimestamps.LATEST),

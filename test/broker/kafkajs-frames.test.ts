@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events'
 import type { Socket } from 'node:net'
 import { expect, test } from 'vitest'
-import { withWholeAnswers } from '../../src/broker/kafkajs-frames.ts'
+import { withWholeAnswers } from '../../src/broker/kafka/kafkajs-frames.ts'
 
 const answer = (text: string) => {
   const bytes = Buffer.alloc(4 + text.length, text)

@@ -7,10 +7,12 @@ import { askQueue } from '../../src/broker/rabbitmq-topology.ts'
 import { until } from '../harness/until.ts'
 import { service } from '../services/require.ts'
 import { brokerContract } from './contract.ts'
-import { message, publish, published, TIMEOUT_MS } from './contract-world.ts'
+import { message, publish, published, rejected, TIMEOUT_MS } from './contract-world.ts'
 
 const BYTES_MAX = 1_048_576
 const server = await service('rabbitmq', { settings: [`max_message_size = ${BYTES_MAX}`] })
+
+const wrong = (url: string) => url.replace('rabbit-secret', 'rabbit-wrong')
 
 brokerContract(async () => ({
   open: (policy) =>
@@ -24,7 +26,7 @@ brokerContract(async () => ({
   service: server,
   notReplicated: /1 member, of 3 at least \(x-quorum-initial-group-size\)/,
   tooLargeBytes: BYTES_MAX + 1,
-  openUnauthorized: () => rabbitmq({ url: server.url.replace('rabbit-secret', 'wrong') }),
+  openUnauthorized: () => rabbitmq({ url: wrong(server.url) }),
 }))
 
 const closing: { close(): Promise<void> }[] = []
@@ -112,6 +114,26 @@ describe('what a queue is', () => {
     expect(row).toMatchObject({ type: 'quorum', durable: true })
     expect(JSON.stringify(row)).toMatch(/x-delivery-limit.*9.*x-single-active-consumer.*true/)
   })
+})
+
+test.each([
+  [
+    'TLS, where none is spoken',
+    () => ({ url: server.url.replace('amqp:', 'amqps:') }),
+    /wrong version number/,
+  ],
+  ['a virtual host that is not there', () => ({ url: `${server.url}/absent` }), /virtual host is not there/],
+  [
+    'a wrong password of the management API',
+    () => ({ managementUrl: wrong(server.managementUrl) }),
+    /answers 401/,
+  ],
+])('%s is refused, and says so', async (_, options, says) => {
+  const queue = newName('refused')
+  await (await channel()).assertQueue(queue, { durable: true })
+  const error = await rejected(open(options()).register(queue, soon()))
+  expect(error).toMatchObject({ code: 'brokerRefused', message: expect.stringMatching(says) })
+  expect(error.message).not.toContain('rabbit-')
 })
 
 describe('what does not arrive', () => {

@@ -240,7 +240,7 @@ async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal, message
 }
 
 /** What RabbitMQ refuses for good, by the words of its handshake. An unknown virtual host ends it where `open` was expected. */
-const REFUSED = /terminated by server: (403|530)|got <ConnectionClose|ConnectionOpenOk|SASL mechanism/
+const REFUSED = /terminated by server: (403|530)|Expected ConnectionOpenOk|SASL mechanism/
 /** Of TLS: certificates that aren't trusted, expired or made for another name, and a side that speaks none. */
 const REFUSED_CODES = /^(ERR_TLS|ERR_SSL|EPROTO$|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_)/
 
@@ -248,7 +248,9 @@ function connectFailure(url: URL, thrown: unknown): EscrowError {
   const error = thrown as NodeJS.ErrnoException
   const isRefused = REFUSED.test(error.message) || REFUSED_CODES.test(error.code ?? '')
   // A connection to `localhost` fails for several addresses at once, with an empty message.
-  const text = error.message || error.code || 'no connection'
+  const [told = ''] = (error.message || error.code || 'no connection').split('\n')
+  const isVhost = told.startsWith('Expected ConnectionOpenOk')
+  const text = isVhost ? 'the virtual host is not there, or not for this user' : told
   const where = `${url.protocol}//${url.host}${url.pathname}`
   return new EscrowError(isRefused ? 'brokerRefused' : 'brokerUnavailable', `RabbitMQ at ${where}: ${text}`, {
     cause: thrown,

@@ -76,6 +76,8 @@ export interface PostgresQueueOptions extends TopicPolicy {
 
 /** How long what has no signal of its own may take. */
 const OPERATION_MS = 30_000
+/** Between two notifications of a topic, at least. */
+const WAKE_MS = 25
 /** How long closing waits for readers to give up what they have. */
 const FAREWELL_MS = 2_000
 const CONCURRENCY_MAX = 16
@@ -98,6 +100,8 @@ class PostgresQueue implements Broker {
   readonly #sweep: Sweep
   readonly #readers = new Set<Reader>()
   readonly #listener: Listener
+  /** By topic: when readers were last woken, or are to be. */
+  readonly #wokenAt = new Map<number, number>()
 
   constructor(options: ParsedOptions) {
     const { url, schema, migrate, connectionsMax } = options
@@ -128,22 +132,23 @@ class PostgresQueue implements Broker {
   }
 
   async publish(batch: readonly BrokerMessage[], signal: AbortSignal): Promise<readonly PublishOutcome[]> {
-    const outcomes = new Map<BrokerMessage, PublishOutcome>()
-    const byTopic = new Map<string, BrokerMessage[]>()
-    for (const message of batch) {
+    const outcomes = new Array<PublishOutcome>(batch.length)
+    const byTopic = new Map<string, number[]>()
+    for (const [at, message] of batch.entries()) {
       const fault = faultOf(message)
-      if (fault !== undefined) outcomes.set(message, { outcome: 'refused', error: fault })
-      else if (byTopic.get(message.topic)?.push(message) === undefined) byTopic.set(message.topic, [message])
+      if (fault !== undefined) outcomes[at] = { outcome: 'refused', error: fault }
+      else if (byTopic.get(message.topic)?.push(at) === undefined) byTopic.set(message.topic, [at])
     }
-    for (const [topic, messages] of byTopic) {
+    for (const [topic, places] of byTopic) {
+      const messages = places.map((at) => batch[at] as BrokerMessage)
       for (let from = 0; from < messages.length; ) {
         const some = messages.slice(from, from + countWithin(messages, from))
         const outcome = await this.#publishSome(topic, some, signal)
-        for (const message of some) outcomes.set(message, outcome)
+        for (const at of places.slice(from, from + some.length)) outcomes[at] = outcome
         from += some.length
       }
     }
-    return batch.map((message) => outcomes.get(message) as PublishOutcome)
+    return outcomes
   }
 
   /** What one statement brings: all of it, or nothing. */
@@ -159,29 +164,40 @@ class PostgresQueue implements Broker {
     } catch (error) {
       return { outcome: 'unreachable', error: queueFailure(error, doing).message }
     }
-    let number: number
     try {
-      number = await this.#numberOf(connection, topic, signal)
+      const number = await this.#numberOf(connection, topic, signal)
       await insertMessages(connection, this.#publish, number, messages, signal)
+      this.#wakeReaders(number)
+      return { outcome: 'published' }
     } catch (error) {
       this.#forgetIfMissing(error)
-      connection.release()
       return { outcome: 'failed', error: queueFailure(error, doing).message }
-    }
-    void this.#wakeReaders(connection, number)
-    return { outcome: 'published' }
-  }
-
-  /** In a transaction of its own, after the COMMIT: those that notify wait for each other, on the whole server. */
-  async #wakeReaders(connection: Connection, topic: number): Promise<void> {
-    const values = [this.#options.schema, `m${topic}`]
-    try {
-      await connection.run(this.#statements.notify, values, AbortSignal.timeout(OPERATION_MS))
-    } catch {
-      // They look by themselves.
     } finally {
       connection.release()
     }
+  }
+
+  /**
+   * At once, or a little after the last time: batches that follow each other wake readers who look again and again anyway. In
+   * a transaction of its own, after the COMMIT: those that notify wait for each other, on the whole server.
+   */
+  #wakeReaders(topic: number): void {
+    const last = this.#wokenAt.get(topic) ?? Number.NEGATIVE_INFINITY
+    const now = performance.now()
+    // One is to come.
+    if (last > now) return
+    const at = Math.max(now, last + WAKE_MS)
+    this.#wokenAt.set(topic, at)
+    const values = [this.#options.schema, `m${topic}`]
+    setTimeout(() => {
+      const signal = AbortSignal.timeout(OPERATION_MS)
+      this.#connections
+        .use('waking readers', signal, (connection) =>
+          connection.run(this.#statements.notify, values, signal),
+        )
+        // They look by themselves.
+        .catch(() => {})
+    }, at - now).unref()
   }
 
   async subscribe(

@@ -19,6 +19,8 @@ let topic = ''
 beforeAll(async () => {
   const url = await postgres.server.database('shop')
   pool = new pg.Pool({ connectionString: url })
+  // The server may stop before the last connection has ended.
+  pool.on('error', () => {})
   await pool.query('create table orders (id int primary key)')
   broker = postgresQueue({ url, missingTopics: 'create', pollMs: 50 })
 })

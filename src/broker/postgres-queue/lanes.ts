@@ -10,7 +10,8 @@
  * stand for the messages that are visible in `seen` and at or before `read_to`. What is to be read then is, for a lane,
  *
  *   late    at or before `read_to`, of a transaction that was running in `seen`: those that it lists as running, and those
- *           from its xmax on that had an id by then, which is below `below`, any id given after `seen` was taken
+ *           from its xmax on that had an id by then, which is below `below`, any id given after `seen` was taken (ids mean
+ *           nothing in another cluster: after a dump was restored some messages may come twice)
  *   fresh   beyond `read_to`, and visible
  *
  * That is complete only if no transaction which got its id after `seen` has a position at or before `read_to`: it takes its
@@ -34,7 +35,7 @@ export interface LaneState {
   /** A snapshot as PostgreSQL writes it. */
   readonly seen: string
   readonly readTo: number
-  /** A transaction id; empty for none that is known. */
+  /** A transaction id; empty for whatever has ended by the next look. */
   readonly below: string
   readonly open: readonly number[]
 }
@@ -59,10 +60,9 @@ export interface Page {
 
 /** Bytes of bodies that one statement brings; the first may have more. As text they are twice that. */
 export const READ_BYTES = 4 << 20
-const NO_BOUND = '18446744073709551615'
 
 /** The statements, for one schema. */
-export type LaneStatements = ReturnType<typeof laneStatements>
+export type LaneStatements = ReturnType<typeof claiming> & ReturnType<typeof reading>
 
 const statement = (name: string, text: string): Statement => ({ name: `escrow_queue_${name}`, text })
 
@@ -72,9 +72,14 @@ const within = (order: string): string =>
 const stateColumns = (lanes: string): string =>
   `${lanes}.lane, ${lanes}.seen::text, ${lanes}.read_to, ${lanes}.below::text, ${lanes}.open::text`
 
-/** Statements by what they do. */
-export function laneStatements(schema: string) {
-  const s = `"${schema}"`
+/** All of them, by what they do. */
+export const laneStatements = (schema: string): LaneStatements => ({
+  ...claiming(`"${schema}"`),
+  ...reading(`"${schema}"`),
+})
+
+/** Who reads: `s` is the schema, quoted. */
+function claiming(s: string) {
   return {
     /** Topic, name, whether it begins at the end. A group that is there stays as it is. */
     join: statement(
@@ -108,6 +113,28 @@ export function laneStatements(schema: string) {
         where l.group_id = $1 and l.lane = free.lane returning l.*)
       select ${stateColumns('mine')} from mine union all select ${stateColumns('claimed')} from claimed`,
     ),
+    /** Group, reader; lanes, seen, read_to, open. The lanes that were still its, and an id that is above all given before. */
+    acknowledge: statement(
+      'acknowledge',
+      `update ${s}.lanes l set seen = u.seen::pg_snapshot, read_to = u.read_to, below = pg_current_xact_id(), open = u.open::int8[]
+      from unnest($3::int4[], $4::text[], $5::int8[], $6::text[]) as u (lane, seen, read_to, open)
+      where l.group_id = $1::int4 and l.reader = $2::uuid and l.lane = u.lane returning l.lane, l.below::text`,
+    ),
+    /** Group, reader; lanes, the channel by which the other readers are told. */
+    release: statement(
+      'release',
+      `with released as (update ${s}.lanes set reader = null, until = null
+        where group_id = $1::int4 and reader = $2::uuid and lane = any ($3::int4[]) returning lane)
+      select pg_notify($4, 'g' || $1) from (select count(*) from released) r`,
+    ),
+    leave: statement('leave', `delete from ${s}.readers where group_id = $1::int4 and reader = $2::uuid`),
+    notify: statement('notify', 'select pg_notify($1, $2)'),
+  }
+}
+
+/** What is read. */
+function reading(s: string) {
+  return {
     /** Topic; lanes, seen, read_to, below, room. `+ 0`: to be found by the transaction, and not among all that there is. */
     page: statement(
       'page',
@@ -120,7 +147,8 @@ export function laneStatements(schema: string) {
           where xid = any (array(select pg_snapshot_xip(looks.seen::pg_snapshot))) and topic + 0 = $1::int4
           union all
           select lane, position from ${s}.messages
-          where xid >= pg_snapshot_xmax(looks.seen::pg_snapshot) and xid < looks.below::xid8 and topic + 0 = $1) m)
+          where xid >= pg_snapshot_xmax(looks.seen::pg_snapshot)
+            and xid < coalesce(nullif(looks.below, '')::xid8, pg_snapshot_xmax(pg_current_snapshot())) and topic + 0 = $1) m)
       select null::int4, null::int8, pg_current_snapshot()::text, null::text, null::bytea
       union all
       select l.lane, late.position, null, null, null from late join l
@@ -140,22 +168,6 @@ export function laneStatements(schema: string) {
         from unnest($2::int4[], $3::int8[]) as u (lane, position) join ${s}.messages m
           on m.topic = $1::int4 and m.lane = u.lane and m.position = u.position) r order by position`,
     ),
-    /** Group, reader; lanes, seen, read_to, open. The lanes that were still its, and an id that is above all given before. */
-    acknowledge: statement(
-      'acknowledge',
-      `update ${s}.lanes l set seen = u.seen::pg_snapshot, read_to = u.read_to, below = pg_current_xact_id(), open = u.open::int8[]
-      from unnest($3::int4[], $4::text[], $5::int8[], $6::text[]) as u (lane, seen, read_to, open)
-      where l.group_id = $1::int4 and l.reader = $2::uuid and l.lane = u.lane returning l.lane, l.below::text`,
-    ),
-    /** Group, reader; lanes. Tells the other readers. */
-    release: statement(
-      'release',
-      `with released as (update ${s}.lanes set reader = null, until = null
-        where group_id = $1::int4 and reader = $2::uuid and lane = any ($3::int4[]) returning lane)
-      select pg_notify('${schema}', 'g' || $1) from (select count(*) from released) r`,
-    ),
-    leave: statement('leave', `delete from ${s}.readers where group_id = $1::int4 and reader = $2::uuid`),
-    notify: statement('notify', 'select pg_notify($1, $2)'),
     /** Topic, group. What isn't acknowledged, as a number. */
     lag: statement(
       'lag',
@@ -217,7 +229,7 @@ export const pageValues = (lanes: readonly LaneState[], rooms: readonly number[]
     'int8',
     lanes.map(({ readTo }) => readTo),
   ),
-  textArray(lanes.map(({ below }) => below || NO_BOUND)),
+  textArray(lanes.map(({ below }) => below)),
   numbers('int4', rooms),
 ]
 

@@ -262,7 +262,7 @@ export class Reader implements Subscription {
       (lane) => isDone || (lane.isLeaving && lane.handling === 0 && !lane.isDirty),
     )
     if (leaving.length === 0) return
-    await this.#query('release', [lanesArray(leaving.map(({ lane }) => lane))])
+    await this.#query('release', [lanesArray(leaving.map(({ lane }) => lane)), this.#options.schema])
     for (const lane of leaving) this.#lose(lane)
   }
 

@@ -193,8 +193,8 @@ test('clients reach a container through the proxy, and only this machine reaches
 test('a container whose owner was killed is removed by the next that uses the engine', async (context) => {
   await service('redis', { backend: 'docker' }, context)
   const program = join(import.meta.dirname, '../services/docker-services.ts')
-  const code = `const { startRedisService } = await import(${JSON.stringify(program)})
-    await startRedisService()
+  const code = `const { startDockerRedis } = await import(${JSON.stringify(program)})
+    await startDockerRedis()
     console.log('started')
     setInterval(() => {}, 1000)`
   const { ESCROW_TEST_RUN_FOLDER: _, ...env } = process.env

@@ -278,7 +278,9 @@ describe('dropping days', () => {
     const handles = await Promise.all([0, 1, 2].map((log) => store.log.claim(log)))
     const other = await world.store()
     const done = [0, 0, 0]
-    const isOver = (): boolean => done.every((count) => count > 10)
+    let dropped = 0
+    // However seldom one of them has its turn on a busy machine.
+    const isOver = (): boolean => done.every((count) => count > 10) && dropped > 3
     const writers = handles.map(async (handle, log) => {
       for (let i = 0; !isOver(); i++) {
         const finished = [old(`default/${log}-${i}-0`, 0), old(`default/${log}-${i}-9`, 9 + (i % 3))]
@@ -297,10 +299,8 @@ describe('dropping days', () => {
         await store.images.query({ namespace: 'default', statuses: ['delivered'], after: '', limit: 10 })
       }
     })
-    let dropped = 0
     while (!isOver()) dropped += await other.images.dropFinishedBefore(NOON_MS - 3 * DAY_MS)
     await Promise.all([...writers, ...readers])
-    expect(dropped).toBeGreaterThan(3)
     await other.images.dropFinishedBefore(NOON_MS - 3 * DAY_MS)
     const { rows } = await client.query("select count(*)::int from finished where key like '%-9'")
     expect(rows).toEqual([{ count: 0 }])

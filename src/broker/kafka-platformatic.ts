@@ -99,7 +99,7 @@ class PlatformaticProducer implements ProducerLink {
   }
 
   async send(topic: string, records: readonly KafkaRecord[]): Promise<void> {
-    const { topics } = await this.#producer.metadata({ topics: [topic], retries: 0 })
+    const { topics } = await this.#producer.metadata({ topics: [topic], retries: TRIES_MAX })
     const count = topics.get(topic)?.partitionsCount ?? 1
     const partitions = Map.groupBy(records, ({ hash }) => hash % count)
     const messages = ([partition, group]: [number, KafkaRecord[]]) =>

@@ -9,7 +9,7 @@
  * | stopped | no      | no   |                              |
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, rmSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isAlive, killTree, resumeTree, stopTree } from '../../examples/shop/process-tree.ts'
@@ -101,9 +101,13 @@ export class NativeProcess {
     }
   }
 
-  /** SIGSTOP for all its processes: connections stay open, and nothing answers. */
+  /** SIGSTOP for all its processes: connections stay open, and nothing answers. Resolves when every thread stands still. */
   async pause(): Promise<void> {
-    if (this.#child?.pid !== undefined) stopTree(this.#child.pid)
+    if (this.#child?.pid === undefined) return
+    const pids = stopTree(this.#child.pid)
+    const deadline = performance.now() + STOP_MS_MAX
+    // On a busy machine a thread may answer one more request before it sees the signal.
+    while (!pids.every(isStopped) && performance.now() < deadline) await sleep(1)
   }
 
   async resume(): Promise<void> {
@@ -131,6 +135,19 @@ export class NativeProcess {
     }
     process.off('exit', this.#onExit)
     rmSync(this.#options.folder, { recursive: true, force: true })
+  }
+}
+
+/** Whether no thread of a process runs; where there is no /proc, that is believed. */
+function isStopped(pid: number): boolean {
+  try {
+    return readdirSync(`/proc/${pid}/task`).every((thread) => {
+      const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'utf8')
+      return 'TtZX'.includes(stat.charAt(stat.lastIndexOf(')') + 2))
+    })
+  } catch {
+    // It, or a thread of it, has ended meanwhile: the next look tells; without /proc there is none.
+    return !existsSync(`/proc/${pid}`)
   }
 }
 

@@ -42,7 +42,9 @@ export const bareClients: Readonly<Record<BrokerKind, (url: string, topic: strin
       const producer = new Producer({ endpoints: host, namespace: '', topics: [topic], sessionCredentials })
       await producer.startup()
       return {
-        publish: (batch) => Promise.all(batch.map(({ body }) => producer.send({ topic, body }))),
+        // The adapter makes ordered topics, where each message has a group.
+        publish: (batch) =>
+          Promise.all(batch.map(({ key, body }) => producer.send({ topic, body, messageGroup: key }))),
         close: () => producer.shutdown(),
       }
     },

@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, writeFileSync } from '
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { inspect } from 'node:util'
 import { Admin } from '@platformatic/kafka'
 import { until } from '../harness/until.ts'
 import type { BrokerService } from './broker-service.ts'
@@ -241,7 +242,15 @@ async function createTopic(
   const creator = admin(brokers, options)
   try {
     const settings = Object.entries(configs).map(([name, value]) => ({ name, value }))
-    await creator.createTopics({ topics: [topic], partitions, replicas, configs: settings })
+    // A node that was paused or has just been started is fenced for a moment: until it isn't, no topic can be placed.
+    await until(`${topic} is created`, async () => {
+      try {
+        await creator.createTopics({ topics: [topic], partitions, replicas, configs: settings })
+      } catch (error) {
+        if (!inspect(error, { depth: 5 }).includes('TOPIC_ALREADY_EXISTS')) throw error
+      }
+      return true
+    })
   } finally {
     await creator.close()
   }

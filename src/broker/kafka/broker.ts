@@ -232,6 +232,7 @@ function recordOf(message: BrokerMessage, hashOfNone: number): KafkaRecord {
     key,
     hash: key === null ? hashOfNone : hashOfKey(key),
     value: Buffer.from(body.buffer, body.byteOffset, body.byteLength),
-    headers: headersOf(message),
+    // The record has a key of its own.
+    headers: headersOf({ ...message, key: '' }),
   }
 }

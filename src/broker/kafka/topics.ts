@@ -1,7 +1,6 @@
 /** What the settings of a topic say about it, and the words of Kafka's protocol that both adapters meet. */
 import { type ErrorCode, EscrowError } from '../../core/errors.ts'
 import type { BrokerMessage, Topic } from '../broker.ts'
-import { bytesOf, headersOf } from '../headers.ts'
 
 /** A topic as the cluster tells it. */
 export interface TopicDescription {
@@ -20,9 +19,12 @@ const RECORD_BYTES = 32
 const HEADER_BYTES = 6
 
 /** What one message takes of its batch, at most, all lengths included. */
-export function recordBytes(message: BrokerMessage): number {
-  const headers = Object.keys(headersOf(message)).length
-  return RECORD_BYTES + bytesOf(message) + Buffer.byteLength(message.key) + headers * HEADER_BYTES
+export function recordBytes({ id, key, body, contentType, headers }: BrokerMessage): number {
+  // Names and values of what `headersOf` adds. Hot: each message that is published comes by here.
+  let bytes = RECORD_BYTES + body.length + Buffer.byteLength(key) + id.length + contentType.length
+  bytes += 'escrow-id'.length + 'content-type'.length + 2 * HEADER_BYTES
+  for (const name in headers) bytes += name.length + Buffer.byteLength(headers[name] as string) + HEADER_BYTES
+  return bytes
 }
 
 /** Whether so many bytes of messages fit in one batch. */

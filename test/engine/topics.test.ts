@@ -128,3 +128,14 @@ test('a limit that has changed counts from the next start on', async () => {
   await world.clock.advance(100)
   expect(await world.codeOf('prepare', to('bus:orders'))).toBe('tooLarge')
 })
+
+test('a request that waited for a topic is looked up, though it came as new: it may have been sent again meanwhile', async () => {
+  const { world } = await open()
+  await world.call('prepare', to('bus:orders', { id: 'order-1' }))
+  await world.call('rollback', { id: 'order-1' })
+  // It is in a row by then, and in memory no more.
+  await world.clock.advance(5_000)
+  const answer = world.ask('prepare', to('bus:new', { id: 'order-1' }), { fresh: true })
+  await world.clock.until(() => answer.count > 0)
+  expect(answer.error).toMatchObject({ code: 'idReused' })
+})

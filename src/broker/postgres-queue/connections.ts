@@ -2,6 +2,7 @@
 import pg from 'pg'
 import { EscrowError } from '../../core/errors.ts'
 import { postgresFailure } from '../../core/postgres-failure.ts'
+import { POSTGRES_TYPES } from '../../core/postgres-types.ts'
 import type { PostgresUrl } from '../../core/postgres-url.ts'
 
 /** How the server is reached. */
@@ -29,20 +30,6 @@ const CONNECT_MS = 5_000
 const END_MS_MAX = 1_000
 const IDLE_MS = 30_000
 const KEEP_ALIVE_MS = 10_000
-
-const BOOL = 16
-const BYTEA = 17
-const NUMBERS = new Set([20, 21, 23, 26, 700, 701])
-
-/** Rows come as text. Numbers here are below 2^53. */
-const TYPES = {
-  getTypeParser: (oid: number): ((value: string) => unknown) => {
-    if (NUMBERS.has(oid)) return Number
-    if (oid === BYTEA) return (value) => Buffer.from(value.slice(2), 'hex')
-    if (oid === BOOL) return (value) => value === 't'
-    return (value) => value
-  },
-}
 
 /**
  * `remote_apply`, where a role has it, is more than `on` and stays. The planner knows nothing of a table that was empty when
@@ -185,7 +172,7 @@ export class Connections {
       application_name: 'escrow queue',
       keepAlive: true,
       keepAliveInitialDelayMillis: KEEP_ALIVE_MS,
-      types: TYPES as unknown as pg.CustomTypesConfig,
+      types: POSTGRES_TYPES as unknown as pg.CustomTypesConfig,
     }
   }
 

@@ -1,6 +1,7 @@
 /** One connection to the server, set up so that what the store rests on holds, whatever the role's or the server's defaults are. */
 import pg from 'pg'
 import { EscrowError } from '../../core/errors.ts'
+import { POSTGRES_TYPES } from '../../core/postgres-types.ts'
 import type { PostgresUrl } from '../../core/postgres-url.ts'
 import type { Runtime } from '../../core/runtime.ts'
 
@@ -34,20 +35,6 @@ const SERVER_VERSION_MIN = 140_000
 /** A goodbye that isn't answered by then is none. */
 const END_MS_MAX = 1_000
 const KEEP_ALIVE_MS = 10_000
-
-const BOOL = 16
-const BYTEA = 17
-const NUMBERS = new Set([20, 21, 23, 26, 700, 701])
-
-/** Rows come as text: pg has no binary ones. Numbers here are below 2^53. */
-const TYPES = {
-  getTypeParser: (oid: number): ((value: string) => unknown) => {
-    if (NUMBERS.has(oid)) return Number
-    if (oid === BYTEA) return (value) => Buffer.from(value.slice(2), 'hex')
-    if (oid === BOOL) return (value) => value === 't'
-    return (value) => value
-  },
-}
 
 /**
  * Everything below the lease, so that a node which stops in the middle is gone when another takes over. The planner knows
@@ -88,7 +75,7 @@ export class Session {
       application_name: 'escrow',
       keepAlive: true,
       keepAliveInitialDelayMillis: KEEP_ALIVE_MS,
-      types: TYPES as unknown as pg.CustomTypesConfig,
+      types: POSTGRES_TYPES as unknown as pg.CustomTypesConfig,
     })
     // Without a listener the loss of an idle connection would end the process.
     this.#client.on('error', () => {

@@ -67,6 +67,18 @@ export class ArrayBuilder {
     this.#length = at + bytes
   }
 
+  /** Bytes that it holds on to. */
+  get capacity(): number {
+    return this.#bytes.length
+  }
+
+  /** Begins anew, in the same place: what `finish` returned is no longer valid. */
+  clear(): void {
+    this.#length = HEADER_BYTES
+    this.#count = 0
+    this.#hasNull = false
+  }
+
   /** The array, in place: valid until the next element. */
   finish(): Buffer {
     const bytes = this.#bytes

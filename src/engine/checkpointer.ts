@@ -48,7 +48,7 @@ const PART_BYTES_MAX = 16 << 20
 export class Checkpointer {
   readonly #options: CheckpointerOptions
   readonly #writer = new ByteWriter(4096)
-  readonly #packer = new Packer()
+  readonly #packer: Packer
   #dirty: Entry[] = []
   #candidates: Entry[] = []
   #running: Promise<void> | undefined
@@ -59,6 +59,7 @@ export class Checkpointer {
 
   constructor(options: CheckpointerOptions) {
     this.#options = options
+    this.#packer = new Packer(options.store.images.showsFacts)
     this.#checkpointed = options.checkpointed
   }
 
@@ -194,7 +195,7 @@ export class Checkpointer {
   #row(entry: Entry): ImageRow {
     const { key, sequence, packed, isStored } = entry
     if (packed !== undefined) {
-      const { bytes, start, end, status, finishedAtMs, attributes } = packed
+      const { bytes, start, end, status, finishedAtMs, attributes, facts } = packed
       return {
         key,
         sequence,
@@ -205,7 +206,7 @@ export class Checkpointer {
         finishedAtMs,
         isNew: !isStored,
         attributes,
-        facts: () => factsOf(entry.image),
+        facts: () => facts ?? factsOf(entry.image),
       }
     }
     const { image } = entry

@@ -5,9 +5,10 @@ import type { MessageImage } from '../core/message.ts'
 import type { SagaImage } from '../core/saga/image.ts'
 import { type TransactionImage, transactionFinishedAtMs, transactionStatusOf } from '../core/transaction.ts'
 import { ByteWriter } from '../store/binary.ts'
-import type { Attributes, ImageStatus } from '../store/images.ts'
+import type { Attributes, ImageFacts, ImageStatus } from '../store/images.ts'
 import { attributesOf, decodeTransactionImage, encodeTransactionImage } from '../store/transaction-record.ts'
 import type { Reply } from './coordination.ts'
+import { factsOf } from './facts.ts'
 
 /** What is asked about a transaction, and by whom. */
 export interface Asked {
@@ -72,6 +73,8 @@ interface Packed {
   readonly status: ImageStatus
   readonly finishedAtMs: number
   readonly attributes: Attributes | undefined
+  /** Undefined where the store doesn't ask for them. */
+  readonly facts: ImageFacts | undefined
 }
 
 const CHUNK_BYTES = 256 << 10
@@ -82,7 +85,13 @@ const NONE: readonly number[] = []
  * tens of thousands of images, and as objects they would outlive the young generation.
  */
 export class Packer {
+  readonly #withFacts: boolean
   #writer = new ByteWriter(CHUNK_BYTES)
+
+  /** `withFacts`: keeps them beside the bytes, for a store that asks each row for them. */
+  constructor(withFacts: boolean) {
+    this.#withFacts = withFacts
+  }
 
   pack(image: TransactionImage): Packed {
     if (this.#writer.length > CHUNK_BYTES - 4096) this.#writer = new ByteWriter(CHUNK_BYTES)
@@ -95,6 +104,7 @@ export class Packer {
       status: transactionStatusOf(image),
       finishedAtMs: transactionFinishedAtMs(image),
       attributes: attributesOf(image),
+      facts: this.#withFacts ? factsOf(image) : undefined,
     }
   }
 }

@@ -102,6 +102,8 @@ export interface ImageQuery {
 
 /** A store of images. */
 export interface ImageStore {
+  /** Whether it asks rows for their facts. */
+  readonly showsFacts: boolean
   /** Writes the rows and advances `checkpointed`, in one transaction that the handle's epoch fences. Rejects: unknown, repeat it. */
   checkpoint(handle: LogHandle, checkpoint: Checkpoint): Promise<'done' | 'fenced'>
   /** The stored images of these keys, in their order: live ones, then finished ones of the retention window. */

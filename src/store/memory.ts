@@ -225,6 +225,7 @@ function memoryImages(disk: MemoryDisk, around: Around): ImageStore {
     })
   }
   return {
+    showsFacts: false,
     checkpoint: (handle, what) => around('checkpoint', () => checkpoint(handle, what)),
     load: (keys) => around('load', () => keys.map((key) => stored(find(key)))),
     due: (log, clock, untilMs, after, limit) =>

@@ -17,7 +17,7 @@ test('an entry is found while it is in memory, living or ended, whoever came and
   fc.assert(
     fc.property(fc.array(moves, { maxLength: 40 }), (all) => {
       const entries = new Entries()
-      const packer = new Packer()
+      const packer = new Packer(false)
       const known = new Map<TransactionId, Entry>()
       // Of each move some thousand neighbours, so that the list of those that ended closes up now and then.
       for (const { what, id: first, count } of all) {
@@ -46,7 +46,7 @@ test('an entry is found while it is in memory, living or ended, whoever came and
 })
 
 test('a finished image is kept as bytes, and reads back as it was but for its bodies', () => {
-  const packer = new Packer()
+  const packer = new Packer(false)
   const image = { head, state: (images.rolledBack as MessageImage).state }
   const entry = new Entry(image, { sequence: 1, unsavedFrom: 1, isStored: false })
   expect([entry.pack(packer), entry.pack(packer)]).toEqual([true, false])

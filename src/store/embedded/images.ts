@@ -71,6 +71,7 @@ export interface EmbeddedImagesOptions {
 
 /** The images of the embedded store. */
 export class EmbeddedImages implements ImageStore {
+  readonly showsFacts = false
   readonly #options: EmbeddedImagesOptions
   readonly #environment: Environment
   readonly #tables: ImageTables

@@ -102,6 +102,7 @@ export interface PostgresImagesOptions {
 
 /** The images of the PostgreSQL store. */
 export class PostgresImages implements ImageStore {
+  readonly showsFacts = true
   readonly #options: PostgresImagesOptions
 
   constructor(options: PostgresImagesOptions) {
@@ -191,10 +192,10 @@ async function write(
   await session.query('begin')
   await session.query(TURN, [handle.log])
   for (const part of parts(rows.filter(({ finishedAtMs }) => finishedAtMs === 0)))
-    await session.query(WRITE_LIVE, [...common, ...LIVE_SHAPE.arrays(part)])
+    await LIVE_SHAPE.lend(part, (arrays) => session.query(WRITE_LIVE, [...common, ...arrays]))
   for (const [day, finished] of byDay(rows)) {
     for (const part of parts(finished)) {
-      await session.query(writeFinished(day), [...common, ...FINISHED_SHAPE.arrays(part)])
+      await FINISHED_SHAPE.lend(part, (arrays) => session.query(writeFinished(day), [...common, ...arrays]))
       const old = part.filter(({ isNew }) => !isNew)
       if (old.length > 0) await session.query(LEAVE, [textArray(old.map(({ key }) => key)), sequences(old)])
     }

@@ -9,23 +9,16 @@ interface Column {
   readonly type: keyof typeof ELEMENT
   /** How the table has it, where that differs. */
   readonly cast?: string
-  /** Bytes of an element, about. */
-  readonly bytes: number
   readonly put: Put
 }
 
-const text = (
-  bytes: number,
-  value: (...row: [ImageRow, ReturnType<ImageRow['facts']>]) => string,
-): Column => ({
+const text = (value: (...row: [ImageRow, ReturnType<ImageRow['facts']>]) => string): Column => ({
   type: 'text',
-  bytes,
   put: (array, row, facts) => putText(array, value(row, facts)),
 })
 
 const time = (value: (...row: [ImageRow, ReturnType<ImageRow['facts']>]) => number | undefined): Column => ({
   type: 'float8',
-  bytes: 12,
   put: (array, row, facts) => {
     const ms = value(row, facts)
     if (ms === undefined) array.null()
@@ -37,23 +30,22 @@ const TRACE_ID = /^[0-9a-f]{32}$/i
 
 /** What both tables have, beside `log` and `updated_ms`, which a checkpoint's rows have in common. */
 const COMMON: Readonly<Record<string, Column>> = {
-  key: text(64, ({ key }) => key),
-  sequence: { type: 'int8', bytes: 12, put: (array, { sequence }) => array.int8(sequence) },
-  status: text(16, ({ status }) => status),
-  is_saga: { type: 'bool', bytes: 5, put: (array, _, { kind }) => array.bool(kind === 'saga') },
-  version: { type: 'int4', bytes: 8, put: (array, _, { version }) => array.int4(version) },
+  key: text(({ key }) => key),
+  sequence: { type: 'int8', put: (array, { sequence }) => array.int8(sequence) },
+  status: text(({ status }) => status),
+  is_saga: { type: 'bool', put: (array, _, { kind }) => array.bool(kind === 'saga') },
+  version: { type: 'int4', put: (array, _, { version }) => array.int4(version) },
   began_ms: time((_, { beganAtMs }) => beganAtMs),
   settled_ms: time((_, { settledAtMs }) => settledAtMs || undefined),
   trace_id: {
     type: 'uuid',
-    bytes: 20,
     put: (array, _, { traceId }) => (TRACE_ID.test(traceId) ? array.uuid(traceId) : array.null()),
   },
-  name: text(32, (_, { name }) => name),
-  business_key: text(16, ({ attributes }) => attributes?.businessKey ?? ''),
-  tags: { ...text(16, ({ attributes }) => tagsText(attributes?.tags)), cast: 'jsonb' },
-  error: text(8, (_, { error }) => error),
-  image: { type: 'bytea', bytes: 512, put: (array, { bytes }) => array.bytea(bytes) },
+  name: text((_, { name }) => name),
+  business_key: text(({ attributes }) => attributes?.businessKey ?? ''),
+  tags: { ...text(({ attributes }) => tagsText(attributes?.tags)), cast: 'jsonb' },
+  error: text((_, { error }) => error),
+  image: { type: 'bytea', put: (array, { bytes }) => array.bytea(bytes) },
 }
 
 /** Of those, what a row that lives has besides. */
@@ -74,11 +66,15 @@ export interface RowShape {
   readonly source: string
   /** `key = excluded.key, …`. */
   readonly assignments: string
-  /** The parameters from $3 on. */
-  readonly arrays: (rows: readonly ImageRow[]) => Buffer[]
+  /** Makes the parameters from $3 on, and lends them until the statement was answered. */
+  readonly lend: <T>(rows: readonly ImageRow[], use: (arrays: readonly Buffer[]) => Promise<T>) => Promise<T>
 }
 
-const IS_NEW: Column = { type: 'bool', bytes: 5, put: (array, { isNew }) => array.bool(isNew) }
+/** Sets of arrays that wait for the next statement, and bytes that one may hold on to: a usual one has a megabyte. */
+const SETS_MAX = 2
+const SET_BYTES_MAX = 4 << 20
+
+const IS_NEW: Column = { type: 'bool', put: (array, { isNew }) => array.bool(isNew) }
 
 function shapeOf(table: Readonly<Record<string, Column>>): RowShape {
   const names = Object.keys(table)
@@ -89,11 +85,7 @@ function shapeOf(table: Readonly<Record<string, Column>>): RowShape {
     values: `${names.map((name) => castOf(`r.${name}`, table[name]?.cast)).join(', ')}, $1::int4, $2::float8`,
     source: `unnest(${parameters.join(', ')}) as r (${all.map(([name]) => name).join(', ')})`,
     assignments: [...names, 'log', 'updated_ms'].map((name) => `${name} = excluded.${name}`).join(', '),
-    arrays: (rows) =>
-      arraysOf(
-        all.map(([, column]) => column),
-        rows,
-      ),
+    lend: lender(all.map(([, column]) => column)),
   }
 }
 
@@ -102,8 +94,25 @@ export const LIVE_SHAPE = shapeOf(LIVE)
 /** Rows that have finished. */
 export const FINISHED_SHAPE = shapeOf(FINISHED)
 
-function arraysOf(columns: readonly Column[], rows: readonly ImageRow[]): Buffer[] {
-  const arrays = columns.map(({ type, bytes }) => new ArrayBuilder(ELEMENT[type], 32 + bytes * rows.length))
+/** Memory of a megabyte that is taken and dropped with each statement costs more than what is written to it. */
+function lender(columns: readonly Column[]): RowShape['lend'] {
+  const free: (readonly ArrayBuilder[])[] = []
+  return async (rows, use) => {
+    const builders = free.pop() ?? columns.map(({ type }) => new ArrayBuilder(ELEMENT[type]))
+    const result = await use(arraysOf(columns, builders, rows))
+    // After an error a connection may still be sending them.
+    const bytes = builders.reduce((sum, { capacity }) => sum + capacity, 0)
+    if (free.length < SETS_MAX && bytes <= SET_BYTES_MAX) free.push(builders)
+    return result
+  }
+}
+
+function arraysOf(
+  columns: readonly Column[],
+  arrays: readonly ArrayBuilder[],
+  rows: readonly ImageRow[],
+): readonly Buffer[] {
+  for (const array of arrays) array.clear()
   for (const row of rows) {
     const facts = row.facts()
     for (let i = 0; i < columns.length; i++) (columns[i] as Column).put(arrays[i] as ArrayBuilder, row, facts)

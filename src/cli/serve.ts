@@ -3,8 +3,8 @@ import type { Coordinator } from '../coordinator.ts'
 import { addressText } from '../core/address.ts'
 import { type Command, parse, UsageError } from './command.ts'
 import { CONFIG_FILES, optionsOfFile } from './config-file.ts'
-import { saveMemoryWhenIdle } from './idle-memory.ts'
 import { openLog } from './log.ts'
+import { tuneMemory } from './memory.ts'
 
 /** What stopping may take beside `drainMsMax`, for the store to write what is left. */
 const CLOSE_MS_MAX = 10_000
@@ -68,7 +68,7 @@ async function runUntilSignal(coordinator: Coordinator, config: Config, version:
   // A signal while it starts doesn't wait for the recovery of a large store: nothing was answered yet.
   if ((await Promise.race([started, signalled])) === 'started') {
     process.stdout.write(`${readyLine(coordinator, config, version)}\n`)
-    saveMemoryWhenIdle()
+    tuneMemory()
     await signalled
   }
   const isStopped = await within(coordinator.stop(), config.drainMsMax + CLOSE_MS_MAX)

@@ -10,10 +10,11 @@
  *
  * Those of `message` and `saga` are items of a session, as src/wire packs them, with the names and ids that a real
  * transaction carries. A packed one is a kind, a number, and for a body its length and bytes: the least that can cross.
+ * `message-plain` and `saga-plain` say the same as those without it, in plain protobuf: see bare-plain.ts.
  */
 import type { FrameEncoder } from '../../src/wire/frame.ts'
 
-export const BARE_LOOPS = ['message', 'message-packed', 'saga'] as const
+export const BARE_LOOPS = ['message', 'message-packed', 'message-plain', 'saga', 'saga-plain'] as const
 export type BareLoop = (typeof BARE_LOOPS)[number]
 
 export type Stage = 0 | 1 | 2

@@ -60,7 +60,9 @@ const HELP = `npm run bench [-- options]
   --help        this
 
 Each value is the median of its runs; ratio is the median of value / limit of each run; spread is
-(max - min) / median. The coordinator, the load and the bare loop's two sides are processes of their own.
+(max - min) / median. The coordinator, the load and the bare loops' two sides are processes of their own.
+A bare loop has our own codec and keeps nothing of a transaction: how far a loop can go. One in plain protobuf reads,
+writes and keeps what any implementation of the protocol must: rows "beside plain protobuf" are held against it.
 `
 
 const { values } = parseArgs({

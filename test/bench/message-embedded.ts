@@ -8,36 +8,43 @@ const COUNTED = { unit: 'tx', records: 3 }
 
 export const messageLoad: LoadKind = { inFlight: IN_FLIGHT, bodyBytes: BODY_BYTES }
 
+const KINDS = ['packed', 'protocol', 'plain', 'real'] as const
+type Measured = (typeof KINDS)[number]
+
 async function run({ runs, note }: BenchOptions): Promise<readonly Row[]> {
-  const loads: Record<'packed' | 'protocol' | 'real', CountedLoad[]> = { packed: [], protocol: [], real: [] }
+  const loads: Record<Measured, CountedLoad[]> = { packed: [], protocol: [], plain: [], real: [] }
   const measured = {
     packed: () => runBare('message-packed', messageLoad),
     protocol: () => runBare('message', messageLoad),
+    plain: () => runBare('message-plain', messageLoad),
     real: () => runReal(messageLoad),
   }
   for (let at = 1; at <= runs; at++) {
-    for (const kind of ['packed', 'protocol', 'real'] as const) {
+    for (const kind of KINDS) {
       const load = await measured[kind]()
       loads[kind].push(load)
       note(`run ${at} of ${runs}, ${kind}: ${Math.round(load.perSecond)}/s`)
     }
   }
-  const { packed, protocol, real } = loads
+  const { packed, protocol, plain, real } = loads
   return [
     row('message-embedded', 'tx/s', perSecond(real), {
       limits: perSecond(protocol),
       wanted: 'at least 20,000/s (aim 30,000) and 0.40 of the bare loop',
     }),
+    row('message-embedded beside plain protobuf', 'tx/s', perSecond(real), { limits: perSecond(plain) }),
     row('message-embedded by packed', 'tx/s', perSecond(real), { limits: perSecond(packed) }),
     ...rowsOf('message-embedded', COUNTED, real),
     row('bare-embedded', 'tx/s', perSecond(protocol)),
     ...rowsOf('bare-embedded', COUNTED, protocol),
+    row('bare-embedded plain', 'tx/s', perSecond(plain)),
+    ...rowsOf('bare-embedded plain', COUNTED, plain),
     row('bare-embedded packed', 'tx/s', perSecond(packed)),
   ]
 }
 
 export const messageEmbedded: Bench = {
   name: 'message-embedded',
-  about: `prepare, commit and delivery of a ${BODY_BYTES}-byte message, ${IN_FLIGHT} in flight, beside a bare loop`,
+  about: `prepare, commit and delivery of a ${BODY_BYTES}-byte message, ${IN_FLIGHT} in flight, beside bare loops`,
   run,
 }

@@ -130,24 +130,34 @@ async function run(
   { runs, note }: BenchOptions,
 ): Promise<readonly Row[]> {
   const bare: Measured[] = []
+  const plain: Measured[] = []
   const real: Measured[] = []
   await onServer(async (server, pid) => {
+    const onFresh = async (load: (place: Place) => Promise<CountedLoad>): Promise<Measured> => {
+      const place = await freshPlace(server, pid)
+      return await counted(place, () => load(place))
+    }
     for (let at = 1; at <= runs; at++) {
-      const theirs = await freshPlace(server, pid)
-      bare.push(await counted(theirs, () => runBare(loop, kind, theirs)))
-      const ours = await freshPlace(server, pid)
-      real.push(await counted(ours, () => runReal(kind, ours)))
-      const [low, high] = [real, bare].map((loads) => Math.round(loads.at(-1)?.perSecond ?? 0))
-      note(`run ${at} of ${runs}: ${low}/s, bare ${high}/s`)
+      bare.push(await onFresh((place) => runBare(loop, kind, place)))
+      plain.push(await onFresh((place) => runBare(`${loop}-plain`, kind, place)))
+      real.push(await onFresh((place) => runReal(kind, place)))
+      const [least, inPlain, ours] = [bare, plain, real].map((loads) =>
+        Math.round(loads.at(-1)?.perSecond ?? 0),
+      )
+      note(`run ${at} of ${runs}: ${ours}/s, bare ${least}/s, in plain protobuf ${inPlain}/s`)
     }
   })
   return [
     row(name, `${unit}s/s`, perSecond(real), { limits: perSecond(bare), wanted }),
+    row(`${name} beside plain protobuf`, `${unit}s/s`, perSecond(real), { limits: perSecond(plain) }),
     ...rowsOf(name, { unit, records: 3 }, real),
     ...databaseRows(name, unit, real, `at most ${SERVER_CPU_US_MAX} µs, checkpoints included`),
     row(`bare-${name}`, `${unit}s/s`, perSecond(bare)),
     ...rowsOf(`bare-${name}`, { unit, records: 3 }, bare),
     ...databaseRows(`bare-${name}`, unit, bare),
+    row(`bare-${name} plain`, `${unit}s/s`, perSecond(plain)),
+    ...rowsOf(`bare-${name} plain`, { unit, records: 3 }, plain),
+    ...databaseRows(`bare-${name} plain`, unit, plain),
   ]
 }
 
@@ -165,7 +175,7 @@ export const sagaPostgres: Bench = loadBench(
     unit: 'saga',
     wanted: 'at least 0.35 of the bare loop (aim 20,000/s)',
   },
-  'sagas of two steps on PostgreSQL, beside a bare loop on the same server',
+  'sagas of two steps on PostgreSQL, beside bare loops on the same server',
 )
 
 export const messagePostgres: Bench = loadBench(
@@ -176,7 +186,7 @@ export const messagePostgres: Bench = loadBench(
     unit: 'tx',
     wanted: 'at least 0.35 of the bare loop',
   },
-  'prepare, commit and delivery on PostgreSQL, beside a bare loop on the same server',
+  'prepare, commit and delivery on PostgreSQL, beside bare loops on the same server',
 )
 
 export const sagaPostgresLatency: Bench = {

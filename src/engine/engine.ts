@@ -46,7 +46,7 @@ export interface EngineOptions {
   readonly defaults: PolicyDefaults
   readonly namespaces: readonly string[]
   /** The brokers that are configured, by name. */
-  readonly brokers: ReadonlyMap<string, Pick<Broker, 'register'>>
+  readonly brokers: ReadonlyMap<string, Pick<Broker, 'register' | 'faultOf'>>
   /** How long what has ended is remembered, and an id given by a caller is an idempotency key. Milliseconds. */
   readonly retentionMs: number
   readonly bounds?: Partial<LogBounds>

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import type { Topic } from '../../src/broker/broker.ts'
+import type { MessageText, Topic } from '../../src/broker/broker.ts'
 import { EscrowError } from '../../src/core/errors.ts'
 import { messageTo, openWorld, prepareOf } from './world.ts'
 
@@ -11,6 +11,12 @@ const missing = new EscrowError('unknownDestination', 'topic orders is not there
 class FakeBroker {
   readonly asked: string[] = []
   answer: Topic | EscrowError | 'silence' = FINE
+
+  /** Carries no white space at the ends of what goes as a header. */
+  faultOf({ key, headers }: MessageText): string | undefined {
+    const odd = Object.entries({ ...headers, key }).find(([, value]) => value !== value.trim())
+    return odd && `${odd[0]} ends with white space`
+  }
 
   async register(topic: string): Promise<Topic> {
     this.asked.push(topic)
@@ -89,6 +95,38 @@ test('a message over the limit of its topic is refused at prepare, with the limi
   const headers = { large: 'x'.repeat(200) }
   const withHeaders = [messageTo('bus:orders', 'x'.repeat(400), { headers })]
   expect(await world.codeOf('prepare', prepareOf({ messages: withHeaders }))).toBe('tooLarge')
+})
+
+test('what a broker can not carry is refused at prepare, with what and where, also while it is away', async () => {
+  const { world, broker } = await open()
+  await world.call('prepare', to('bus:orders'))
+  broker.answer = away
+  const fails = async (more: Parameters<typeof messageTo>[2], fault: string): Promise<void> => {
+    const messages = [messageTo('shop/receive', 'x', more), messageTo('bus:orders', 'x', more)]
+    const answer = world.ask('prepare', prepareOf({ messages }))
+    await world.clock.until(() => answer.count > 0)
+    expect(answer.error).toMatchObject({
+      code: 'invalidArgument',
+      message: `destination bus:orders can't carry it: ${fault}; change it, or leave it out`,
+      details: { destination: 'bus:orders' },
+    })
+  }
+  await fails({ headers: { note: 'one ' } }, 'note ends with white space')
+  await fails({ key: 'k ' }, 'key ends with white space')
+  await fails(
+    { headers: { note: 'one ' }, bodyAtCommit: true, body: undefined },
+    'note ends with white space',
+  )
+  expect(await world.codeOf('prepare', to('shop/receive'))).toBe('none')
+})
+
+test('a trace goes with a message: its size counts, and one that no header carries is left out', async () => {
+  const { world, broker } = await open()
+  broker.answer = { ...FINE, messageBytesMax: 1_000 }
+  const traceparent = `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01`
+  const trace = (baggage: string) => ({ trace: { traceparent, tracestate: '', baggage } })
+  expect(await world.codeOf('prepare', to('bus:orders', trace('k=v ')))).toBe('none')
+  expect(await world.codeOf('prepare', to('bus:orders', trace('k='.padEnd(500, 'v'))))).toBe('tooLarge')
 })
 
 test('an ordering key is refused for a topic that keeps no order', async () => {

@@ -51,9 +51,11 @@ export const faultOf = (text: MessageText): string | undefined =>
     return `has the control character U+${code.toString(16).toUpperCase().padStart(4, '0')}`
   })
 
-/** As it is sent. Throws what the client's own checks throw. */
+/** As it is sent. Throws for what RocketMQ can't carry, and what the client's own checks throw. */
 export function toProtobuf(message: BrokerMessage, kind: MessageKind, namespace: string): Message {
   const { topic, id, key, body } = message
+  const fault = faultOf(message)
+  if (fault !== undefined) throw new TypeError(`rocketmq: ${fault}`)
   const properties = new Map(Object.entries(headersOf(message)))
   const isEmpty = body.length === 0
   if (isEmpty) properties.set(EMPTY_BODY, '1')

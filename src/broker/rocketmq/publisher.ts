@@ -9,7 +9,7 @@ import definition from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/definiti
 import service from 'rocketmq-client-nodejs/proto/apache/rocketmq/v2/service_pb.js'
 import type { BrokerMessage, PublishOutcome } from '../broker.ts'
 import { type LinkOptions, type RocketmqLink, statusOf } from './link.ts'
-import { faultOf, toProtobuf } from './message.ts'
+import { toProtobuf } from './message.ts'
 
 const { Code } = definition
 const PUBLISHED: PublishOutcome = { outcome: 'published' }
@@ -97,8 +97,6 @@ export class RocketmqPublisher {
     signal: AbortSignal,
   ): Promise<PublishOutcome> {
     if (signal.aborted) return { outcome: 'unreachable', error: 'no time was left to send it' }
-    const fault = faultOf(message)
-    if (fault !== undefined) return { outcome: 'refused', error: `rocketmq: ${fault}` }
     let sent: Message
     try {
       sent = toProtobuf(message, kind, this.#options.namespace)

@@ -18,6 +18,9 @@ export interface BrokerMessage {
   readonly contentType: string
 }
 
+/** What of a message is text, and goes along with its body: as headers, with most brokers. */
+export type MessageText = Pick<BrokerMessage, 'key' | 'headers' | 'contentType'>
+
 /** How one message of a batch ended. */
 export type PublishOutcome =
   /** The broker has confirmed that it is durable there. */
@@ -66,6 +69,11 @@ export interface Broker {
    * (credentials, permissions), `brokerUnavailable` (the broker can't be asked now).
    */
   register(topic: string, signal: AbortSignal): Promise<Topic>
+  /**
+   * What of a message this broker can't carry, as `header "note" has a line break`; undefined for nothing. Refused at prepare,
+   * and by `publish`: both ask here. Left out: it carries all that Escrow takes.
+   */
+  faultOf?(text: MessageText): string | undefined
   /**
    * Publishes a batch of one topic and waits for the broker's confirmation of each; within one key in the batch's order.
    * Never rejects, connects again by itself, and is called anew only after it has returned. After `signal` nothing is

@@ -1,5 +1,5 @@
 /** The headers by which every consumer knows a message, whichever broker brought it. */
-import type { BrokerMessage } from './broker.ts'
+import type { BrokerMessage, MessageText } from './broker.ts'
 
 const ID = 'escrow-id'
 const KEY = 'escrow-key'
@@ -11,6 +11,24 @@ export function headersOf({ id, key, contentType, headers }: BrokerMessage): Rec
   if (key !== '') all[KEY] = key
   if (contentType !== '') all[CONTENT_TYPE] = contentType
   return all
+}
+
+/**
+ * The first of the headers of a message that has a fault, by what `of` says of a name and its value; undefined for none. As in
+ * `headersOf`, an empty key is no header, nor is an empty content type.
+ */
+export function headerFault(
+  { key, contentType, headers }: MessageText,
+  of: (name: string, value: string) => string | undefined,
+): string | undefined {
+  for (const name in headers) {
+    const fault = of(name, headers[name] as string)
+    if (fault !== undefined) return `header ${JSON.stringify(name)} ${fault}`
+  }
+  const ofKey = key === '' ? undefined : of(KEY, key)
+  if (ofKey !== undefined) return `the key ${ofKey}`
+  const ofType = contentType === '' ? undefined : of(CONTENT_TYPE, contentType)
+  return ofType === undefined ? undefined : `the content type ${ofType}`
 }
 
 /** The message that a broker brought. One that didn't come from Escrow has the id that `otherwise` gives. */

@@ -36,7 +36,7 @@ import type {
 } from './broker.ts'
 import { Connector, within } from './connector.ts'
 import { type NatsAddress, NatsConnection, natsError } from './nats/connection.ts'
-import { NatsPublisher } from './nats/publisher.ts'
+import { faultOf, NatsPublisher } from './nats/publisher.ts'
 import { NatsReader } from './nats/reader.ts'
 import { OptionGate } from './option-gate.ts'
 
@@ -73,6 +73,7 @@ type Settings = ReturnType<typeof parse>
 
 class NatsBroker implements Broker {
   readonly kind = 'nats'
+  readonly faultOf = faultOf
   readonly #settings: Settings
   readonly #main: Connector<NatsConnection>
   readonly #publisher: NatsPublisher

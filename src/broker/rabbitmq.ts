@@ -30,7 +30,7 @@ import type {
 import { NEVER, type OpenConnection, RabbitConnection } from './rabbitmq/connection.ts'
 import { RabbitManagement } from './rabbitmq/management.ts'
 import { checkOptions } from './rabbitmq/options.ts'
-import { RabbitPublisher, type SizeLimit } from './rabbitmq/publisher.ts'
+import { faultOf, RabbitPublisher, type SizeLimit } from './rabbitmq/publisher.ts'
 import { RabbitReader } from './rabbitmq/reader.ts'
 import { addressOf, askQueue, onChannel, type QueueFacts, shortfallsOf } from './rabbitmq/topology.ts'
 
@@ -91,6 +91,7 @@ const CONCURRENCY = 16
 
 class RabbitBroker implements Broker {
   readonly kind = 'rabbitmq'
+  readonly faultOf = faultOf
   readonly #settings: RabbitSettings
   readonly #publishing: RabbitConnection
   /** A connection of its own: RabbitMQ stops reading from one that publishes when it is short of memory or disk. */

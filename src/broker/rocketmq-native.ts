@@ -52,7 +52,7 @@ export interface NativeMessage {
   readonly topic: string
   /** Bytes as they are, a string as UTF-8 text, anything else as JSON. */
   readonly body: BodyInput
-  /** Without control characters; 16 KiB with everything that is added. The trace of the active OpenTelemetry context is. */
+  /** Not empty, and without control characters; 16 KiB with everything that is added. The trace of the active OpenTelemetry context is. */
   readonly headers?: Headers | undefined
   /** For consumers (`escrow-key`); RocketMQ keeps no order in topics of type TRANSACTION. */
   readonly key?: string | undefined
@@ -252,7 +252,7 @@ class NativeProducer implements RocketmqNative {
     const encoded = encodeBody('body', body)
     const trace = Object.entries(activeTrace()).filter(([, value]) => value !== '')
     const { databaseId } = this.#checker
-    const added = databaseId === undefined ? {} : { [DATABASE]: databaseId }
+    const added = databaseId === undefined || databaseId === '' ? {} : { [DATABASE]: databaseId }
     try {
       return toProtobuf(
         {

@@ -37,6 +37,7 @@ import type {
 } from './broker.ts'
 import { type Master, RocketmqAdmin } from './rocketmq/admin.ts'
 import { checkStatus, type LinkOptions, linkError, RocketmqLink } from './rocketmq/link.ts'
+import { faultOf } from './rocketmq/message.ts'
 import {
   invalidOption,
   parseAddresses,
@@ -85,6 +86,7 @@ export function rocketmq(options: RocketmqOptions): Broker {
 
 class RocketmqBroker implements Broker {
   readonly kind = KIND
+  readonly faultOf = faultOf
   readonly #options: LinkOptions
   readonly #admin: RocketmqAdmin | undefined
   readonly #policy: Required<TopicPolicy>

@@ -11,6 +11,7 @@ import {
   NOTHING,
   type NobodyAsked,
   refuse,
+  type UnusableCommit,
 } from './decision.ts'
 import type { HalfMessage } from './envelope.ts'
 import { EscrowError, unreachable } from './errors.ts'
@@ -103,7 +104,20 @@ function commit(image: MessageImage, by: SettledBy, bodies: readonly FixedBody[]
   if (state.phase === 'rolledBack') return conflict(image, 'rolled back')
   const fixed = fixBodies(head, bodies, state.phase === 'committed')
   if (fixed instanceof EscrowError) return { effects: [], refused: fixed }
+  const refused = tooLarge(head, fixed, moment)
+  if (refused !== undefined) return { effects: [], refused }
   return state.phase === 'committed' ? NOTHING : committed(fixed, state, by, moment)
+}
+
+/** Of the bodies that are fixed now, what is wrong with the first that its broker would not take. */
+function tooLarge(head: MessageHead, fixed: MessageHead, moment: Moment): EscrowError | undefined {
+  if (fixed === head) return undefined
+  for (const [index, message] of fixed.messages.entries()) {
+    if (head.messages[index]?.body !== undefined) continue
+    const refused = moment.tooLarge(message, head.trace)
+    if (refused !== undefined) return refused
+  }
+  return undefined
 }
 
 function committed(
@@ -232,7 +246,7 @@ function checkBackDue(image: MessageImage, state: Prepared, { logMs, wallMs }: M
 
 function answerCheckBack(
   image: MessageImage,
-  outcome: CheckBackResponse | NobodyAsked,
+  outcome: CheckBackResponse | UnusableCommit | NobodyAsked,
   moment: Moment,
 ): Decision {
   const { head, state } = image
@@ -240,19 +254,25 @@ function answerCheckBack(
   const asked = 'resolution' in outcome
   const checks = state.checks + (asked ? 1 : 0)
   let error = outcome.error
+  let hasCommitted = false
   if ('resolution' in outcome) {
     const counted = { head, state: { ...state, checks } }
     if (outcome.resolution === 'rollback') return rollback(counted, 'checkBack', brief(error), moment)
     if (outcome.resolution === 'commit') {
       const fixed = fixBodies(head, outcome.bodies, false)
+      // Too large for a broker, perhaps: nothing undoes the local transaction, so that this delivery parks, and no other.
       if (!(fixed instanceof EscrowError)) return committed(fixed, counted.state, 'checkBack', moment)
       error = fixed.message
     }
+    hasCommitted = outcome.resolution === 'commit' || outcome.resolution === 'unusableCommit'
   }
   if (state.phase === 'undecided') return NOTHING
   const misses = asked ? 0 : state.misses + 1
-  if (asked && checks >= head.checkBack.checksMax)
-    return exhausted(image, { ...state, checks }, error, moment)
+  if (asked && checks >= head.checkBack.checksMax) {
+    const counted = { ...state, checks }
+    // The caller's choice is for what nobody knows, and this is known: to roll back would lose the messages.
+    return hasCommitted ? park(image, counted, spent(error)) : exhausted(image, counted, error, moment)
+  }
   // Half of the bound is fixed, so that a crowd spreads out without anybody being asked at once again.
   const bound = boundMs(head.checkBack, Math.max(1, checks + misses))
   const nextCheckAtMs = moment.logMs + Math.ceil(bound / 2) + Math.floor((bound / 2) * moment.random())
@@ -268,8 +288,10 @@ function exhausted(image: MessageImage, state: Prepared, error: string, moment: 
     const decision = commit(counted, 'policy', [], moment)
     if (decision.refused === undefined) return decision
   }
-  return park(image, state, brief(`check-backs exhausted: ${error}`))
+  return park(image, state, spent(error))
 }
+
+const spent = (error: string): string => brief(`check-backs exhausted: ${error}`)
 
 function retryCheckBack(
   image: MessageImage,

@@ -1,5 +1,6 @@
 /** The words in which decisions about half messages are asked for and given. */
 import type { CheckBackResponse, DeliverResponse, FixedBody } from './api.ts'
+import type { HalfMessage, TraceContext } from './envelope.ts'
 import { EscrowError } from './errors.ts'
 import type { MessageHead, MessageImage, SettledBy } from './message.ts'
 
@@ -10,7 +11,7 @@ export type MessageCommand =
   | { readonly type: 'rollbackMessage'; readonly by: SettledBy; readonly reason: string }
   | { readonly type: 'requestCheckBack' }
   | { readonly type: 'checkBackDue' }
-  | { readonly type: 'answerCheckBack'; readonly outcome: CheckBackResponse | NobodyAsked }
+  | { readonly type: 'answerCheckBack'; readonly outcome: CheckBackResponse | UnusableCommit | NobodyAsked }
   | { readonly type: 'dispatchDelivery'; readonly index: number }
   | {
       readonly type: 'answerDelivery'
@@ -25,6 +26,12 @@ export type MessageCommand =
     }
   | { readonly type: 'skipExecution'; readonly executionId: string }
   | { readonly type: 'compensateExecution'; readonly executionId: string }
+
+/** The local transaction committed, as its checker says, with bodies over the limits: nobody could be sent them. */
+export interface UnusableCommit {
+  readonly resolution: 'unusableCommit'
+  readonly error: string
+}
 
 /** Nobody was there: no attempt, and no check. */
 export interface NobodyAsked {
@@ -49,6 +56,8 @@ export interface Moment {
   random(): number
   /** Who would take delivery `index` of this image now; undefined when nobody would, or its key is held back. */
   route(image: MessageImage, index: number): { readonly databaseId: string } | undefined
+  /** Why the broker of a message would not take its size, as far as that is known here; undefined: it would. */
+  tooLarge(message: HalfMessage, trace: TraceContext): EscrowError | undefined
 }
 
 /** What is to be done. No `next`: the image stays as it is. With `refused` nothing else is set. */

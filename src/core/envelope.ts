@@ -174,6 +174,19 @@ export function parseTrace(trace: TraceContext): TraceContext {
   return trace
 }
 
+/** What may stand in a header; anything else in a stored context would tear the request, or the message, that it is put in. */
+const HEADER_VALUE = /^[\x20-\x7e]+$/
+
+/** The headers that pass a trace on; one that no header can carry is left out. */
+export function traceHeaders(trace: TraceContext): Record<string, string> {
+  const headers: Record<string, string> = {}
+  for (const name of ['traceparent', 'tracestate', 'baggage'] as const) {
+    const value = trace[name].trim()
+    if (HEADER_VALUE.test(value)) headers[name] = value
+  }
+  return headers
+}
+
 function tooLarge(what: string, actual: number, bound: string, max: number): EscrowError {
   return new EscrowError('tooLarge', `${what} is ${actual}, over the limit ${bound} of ${max}`, {
     details: { limit: bound, max: String(max), actual: String(actual) },

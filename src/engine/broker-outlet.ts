@@ -1,5 +1,6 @@
 import type { Broker } from '../broker/broker.ts'
 import type { DeliverRequest } from '../core/api.ts'
+import { traceHeaders } from '../core/envelope.ts'
 import { type Destination, destinationParts, type Namespace } from '../core/ids.ts'
 import type { Runtime } from '../core/runtime.ts'
 import { BrokerLanes } from './broker-lanes.ts'
@@ -65,7 +66,7 @@ export class DestinationOutlet implements Outlet {
         id: request.executionId,
         key: request.key,
         body: request.body,
-        headers: { ...traceHeaders(request), ...request.headers },
+        headers: { ...traceHeaders(request.trace), ...request.headers },
         contentType: request.contentType,
       },
       timeoutMs: request.timeoutMs,
@@ -85,13 +86,4 @@ export class DestinationOutlet implements Outlet {
   close(): void {
     for (const lanes of this.#lanes.values()) lanes.close()
   }
-}
-
-/** The trace context as headers, so that it goes on behind the broker. */
-function traceHeaders({ trace }: DeliverRequest): Record<string, string> {
-  const headers: Record<string, string> = {}
-  if (trace.traceparent !== '') headers.traceparent = trace.traceparent
-  if (trace.tracestate !== '') headers.tracestate = trace.tracestate
-  if (trace.baggage !== '') headers.baggage = trace.baggage
-  return headers
 }

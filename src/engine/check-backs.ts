@@ -1,6 +1,6 @@
 /** Check-backs on their way out of one log: asked when due, asked again as soon as a checker comes, one at a time a transaction. */
 import type { CheckBackRequest } from '../core/api.ts'
-import type { MessageCommand } from '../core/decision.ts'
+import type { MessageCommand, UnusableCommit } from '../core/decision.ts'
 import { checkBodies, type Limits } from '../core/envelope.ts'
 import { EscrowError } from '../core/errors.ts'
 import type { Namespace } from '../core/ids.ts'
@@ -111,14 +111,13 @@ export class CheckBacks {
     this.#options.submit(entry, { type: 'answerCheckBack', outcome: this.#withinLimits(outcome) })
   }
 
-  /** Bodies over their limits are no answer: nobody could be sent them. */
-  #withinLimits(outcome: CheckBackOutcome): CheckBackOutcome {
-    if ('outcome' in outcome) return outcome
+  #withinLimits(outcome: CheckBackOutcome): CheckBackOutcome | UnusableCommit {
+    if ('outcome' in outcome || outcome.resolution !== 'commit') return outcome
     try {
       checkBodies(outcome.bodies, this.#options.limits)
       return outcome
     } catch (error) {
-      return { resolution: 'unknown', bodies: [], error: EscrowError.from(error).message }
+      return { resolution: 'unusableCommit', error: EscrowError.from(error).message }
     }
   }
 

@@ -191,7 +191,7 @@ export class Door {
     names.checkChecker(namespace, head.checker)
     for (const message of head.messages) {
       names.checkDestination(namespace, message.destination)
-      topics.checkMessage(message, head.orderingKey)
+      topics.checkMessage(message, head)
     }
     return { type: 'prepareMessage', head }
   }

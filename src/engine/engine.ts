@@ -46,7 +46,7 @@ export interface EngineOptions {
   readonly defaults: PolicyDefaults
   readonly namespaces: readonly string[]
   /** The brokers that are configured, by name. */
-  readonly brokers: ReadonlyMap<string, Pick<Broker, 'register'>>
+  readonly brokers: ReadonlyMap<string, Pick<Broker, 'register' | 'faultOf'>>
   /** How long what has ended is remembered, and an id given by a caller is an idempotency key. Milliseconds. */
   readonly retentionMs: number
   readonly bounds?: Partial<LogBounds>
@@ -133,7 +133,7 @@ export class Engine implements Coordination {
     const store = await openStore()
     const topics = new Topics({ directory: store.directory, brokers, runtime, log })
     const names = new Names(store.directory, namespaces, topics)
-    const logs = this.#logsOf(store)
+    const logs = this.#logsOf(store, topics)
     const cluster = this.#clusterOf(store, logs, names)
     const door = this.#doorOf({ store, logs, names, topics, cluster })
     this.#opened = { store, logs, names, door, cluster }
@@ -148,7 +148,7 @@ export class Engine implements Coordination {
     topics.lookAgain(isOver).catch((thrown) => log('warn', EscrowError.from(thrown).message))
   }
 
-  #logsOf(store: Store): Logs {
+  #logsOf(store: Store, topics: Topics): Logs {
     const { runtime, outlet, stepOutlet, sagaLimits, log } = this.#options
     return new Logs({
       store,
@@ -160,6 +160,7 @@ export class Engine implements Coordination {
       sagaLimits,
       bounds: this.#bounds,
       limits: this.limits,
+      tooLarge: (message, trace) => topics.tooLarge(message, trace),
       notFound: (id) => this.#notFound(id),
       onStopped: (at, error) => this.#stopped(at, error),
       onDegraded: (at, reason) => this.#degradation.ofLog(at, reason),

@@ -1,3 +1,4 @@
+import type { Moment } from '../core/decision.ts'
 import type { Limits } from '../core/envelope.ts'
 import type { EscrowError } from '../core/errors.ts'
 import type { Runtime } from '../core/runtime.ts'
@@ -19,6 +20,7 @@ export interface LogDriverOptions extends StepParts {
   readonly sagaLimits: SagaLimits
   readonly bounds: LogBounds
   readonly limits: Limits
+  readonly tooLarge: Moment['tooLarge']
   /** Why there is no transaction of this id. */
   readonly notFound: (id: string) => EscrowError
   /** The log stopped for a reason of its own: fenced, or a store that must be reopened. */

@@ -119,6 +119,7 @@ export class LogDriver {
       steps: this.#agenda.steps,
       programs,
       sagaLimits: options.sagaLimits,
+      tooLarge: options.tooLarge,
     })
     this.#checkpointer = new Checkpointer({
       store,

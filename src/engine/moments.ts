@@ -1,3 +1,4 @@
+import type { Moment } from '../core/decision.ts'
 import type { MessageImage } from '../core/message.ts'
 import type { Runtime } from '../core/runtime.ts'
 import type { SagaLimits, StepAddress } from '../core/saga/decision.ts'
@@ -89,6 +90,7 @@ export interface BatchMomentOptions {
   readonly steps: Steps
   readonly programs: Programs
   readonly sagaLimits: SagaLimits
+  readonly tooLarge: Moment['tooLarge']
 }
 
 /** What a decision may know. Those of one batch share a time: each tick renews it, so that it is never older than that. */
@@ -138,6 +140,10 @@ export class BatchMoment implements TransactionMoment {
 
   route(image: MessageImage, index: number): Route | undefined {
     return this.#options.deliveries.route(image, index)
+  }
+
+  get tooLarge(): Moment['tooLarge'] {
+    return this.#options.tooLarge
   }
 
   get limits(): SagaLimits {

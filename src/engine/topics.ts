@@ -3,16 +3,17 @@
  * broker is away.
  */
 import type { Broker, Topic } from '../broker/broker.ts'
-import type { HalfMessage } from '../core/envelope.ts'
+import { type HalfMessage, type TraceContext, traceHeaders } from '../core/envelope.ts'
 import { type ErrorCode, EscrowError } from '../core/errors.ts'
 import { type Destination, destinationParts } from '../core/ids.ts'
+import type { MessageHead } from '../core/message.ts'
 import type { Runtime } from '../core/runtime.ts'
 import type { Directory } from '../store/directory.ts'
 
 /** What the topics need. */
 export interface TopicsOptions {
   readonly directory: Directory
-  readonly brokers: ReadonlyMap<string, Pick<Broker, 'register'>>
+  readonly brokers: ReadonlyMap<string, Pick<Broker, 'register' | 'faultOf'>>
   readonly runtime: Runtime
   readonly log: (level: 'info' | 'warn' | 'error', message: string) => void
 }
@@ -72,26 +73,56 @@ export class Topics {
     return !this.#known.has(destination)
   }
 
-  /** Throws `tooLarge` for what the topic's broker would refuse, `invalidArgument` for an order that it can't keep. Hot. */
-  checkMessage({ destination, body, key, headers }: HalfMessage, orderingKey: string): void {
+  /**
+   * Throws `tooLarge` for a size that the topic's broker would refuse, `invalidArgument` for what it can't carry, or an order
+   * that it can't keep. Hot.
+   */
+  checkMessage(
+    message: HalfMessage,
+    { orderingKey, trace }: Pick<MessageHead, 'orderingKey' | 'trace'>,
+  ): void {
+    const { destination } = message
     const known = this.#known.get(destination)
     if (known === undefined) return
-    const { messageBytesMax, isOrdered } = known
-    if (orderingKey !== '' && !isOrdered) {
+    if (orderingKey !== '' && !known.isOrdered) {
       throw new EscrowError(
         'invalidArgument',
         `destination ${destination} keeps no order: leave orderingKey out, or use an ordered topic`,
       )
     }
-    if (body === undefined || messageBytesMax === Number.POSITIVE_INFINITY) return
-    let bytes = body.length + Buffer.byteLength(key) + ENVELOPE_BYTES
-    for (const name in headers) bytes += name.length + Buffer.byteLength(headers[name] as string)
-    if (bytes <= messageBytesMax) return
+    const tooLarge = this.tooLarge(message, trace)
+    if (tooLarge !== undefined) throw tooLarge
+    const { key, contentType } = message
+    const fault = this.#brokerOf(destination)?.faultOf?.({
+      key,
+      contentType,
+      headers: { ...traceHeaders(trace), ...message.headers },
+    })
+    if (fault === undefined) return
     throw new EscrowError(
-      'tooLarge',
-      `a message of ${bytes} bytes, its headers among them, is over the limit of ${messageBytesMax} of ${destination}`,
-      { details: { limit: destination, max: String(messageBytesMax), actual: String(bytes) } },
+      'invalidArgument',
+      `destination ${destination} can't carry it: ${fault}; change it, or leave it out`,
+      { details: { destination } },
     )
+  }
+
+  /** Why the broker of a message would not take its size; undefined where it would, or the body is still to be fixed. Hot. */
+  tooLarge({ destination, body, key, headers }: HalfMessage, trace: TraceContext): EscrowError | undefined {
+    const max = this.#known.get(destination)?.messageBytesMax ?? Number.POSITIVE_INFINITY
+    if (body === undefined || max === Number.POSITIVE_INFINITY) return undefined
+    let bytes = body.length + Buffer.byteLength(key) + ENVELOPE_BYTES
+    bytes += trace.traceparent.length + trace.tracestate.length + trace.baggage.length
+    for (const name in headers) bytes += name.length + Buffer.byteLength(headers[name] as string)
+    if (bytes <= max) return undefined
+    return new EscrowError(
+      'tooLarge',
+      `a message of ${bytes} bytes, its headers among them, is over the limit of ${max} of ${destination}`,
+      { details: { limit: destination, max: String(max), actual: String(bytes) } },
+    )
+  }
+
+  #brokerOf(destination: Destination) {
+    return this.#options.brokers.get(destination.slice(0, destination.indexOf(':')))
   }
 
   /** Makes a topic known, durably; those who ask at once wait for one look. Rejects as `Broker.register` does. */
@@ -130,10 +161,10 @@ export class Topics {
   }
 
   async #askBroker(destination: Destination): Promise<Topic> {
-    const { brokers, runtime } = this.#options
+    const { runtime } = this.#options
     this.checkBroker(destination)
     const parts = destinationParts(destination)
-    const broker = parts.kind === 'broker' ? brokers.get(parts.broker) : undefined
+    const broker = this.#brokerOf(destination)
     if (parts.kind !== 'broker' || broker === undefined)
       throw new EscrowError('unknownDestination', `${destination} is no topic`)
     const abort = new AbortController()

@@ -83,7 +83,9 @@ export async function sendInTransaction<T>({
     return { id, executionId, status, acknowledged: true, repeated: false, value, error: undefined }
   } catch (thrown) {
     const error = EscrowError.from(thrown)
-    if (error.family === 'refused') throw error
+    // What a broker would not take is committed all the same: the check-back settles it, and the delivery is parked.
+    if (error.code === 'tooLarge') session.requestCheckBack(ref).catch(() => {})
+    else if (error.family === 'refused') throw error
     return { id, executionId, status: 'prepared', acknowledged: false, repeated: false, value, error }
   }
 }

@@ -117,7 +117,10 @@ export abstract class SessionOperations {
     return sagaOutcome<Output>(await this.wait({ namespace, id }, options))
   }
 
-  /** Says that the local transaction committed. Durable and irrevocable once it resolves; harmless to repeat. */
+  /**
+   * Says that the local transaction committed. Durable and irrevocable once it resolves; harmless to repeat. Rejects with
+   * `tooLarge` for a body that its destination would not take, and with `bodiesMissing`: it is held as before.
+   */
   commit(request: CommitRequest, options: RequestOptions = {}): Promise<StatusResponse> {
     return this.submit('commit', request, options)
   }

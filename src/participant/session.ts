@@ -269,10 +269,11 @@ export class Session extends SessionOperations {
    *
    * When the callback resolves, its local transaction counts as committed. When it throws, nobody knows: the checker is
    * asked at once, and the error is thrown on. When the local transaction is committed but the coordinator doesn't
-   * acknowledge that, this resolves nevertheless, with `acknowledged: false`: the check-back settles it, and an error
-   * would invite the caller to do the work twice. Rejects with what the callback threw, with what `prepare` rejects
-   * with (then nothing happened, or with `uncertain` nothing will), with `resolutionConflict` when the transaction was
-   * settled as rolled back meanwhile, and with `barrierRefused` when that had happened before, under the same id.
+   * acknowledge that, or takes no body so large, this resolves nevertheless, with `acknowledged: false`: the check-back
+   * settles it (what is too large is parked, and nothing else), and an error would invite the caller to do the work
+   * twice. Rejects with what the callback threw, with what `prepare` rejects with (then nothing happened, or with
+   * `uncertain` nothing will), with `resolutionConflict` when the transaction was settled as rolled back meanwhile, and
+   * with `barrierRefused` when that had happened before, under the same id.
    *
    * A step of a saga that sends gives `tx` to `barrier.step`, and leaves the id out: see there.
    */

@@ -21,6 +21,7 @@ import {
   toJsonString,
 } from '@bufbuild/protobuf'
 import type { CheckBackRequest, DeliverRequest, StepRequest } from '../core/api.ts'
+import { traceHeaders } from '../core/envelope.ts'
 import { unreachable } from '../core/errors.ts'
 import { parseListenerUrl } from '../core/listener-url.ts'
 import type { CheckBackOutcome, DeliveryOutcome } from '../engine/outlet.ts'
@@ -47,7 +48,6 @@ import { GrpcTransport } from './grpc-transport.ts'
 import { HttpTransport } from './http-transport.ts'
 import type { Caller } from './listener-receiver.ts'
 import { boundedStepResponse, unknownStep } from './step-response.ts'
-import { traceHeaders } from './trace.ts'
 
 /** How a participant that listens is called. */
 export interface CallerOptions {

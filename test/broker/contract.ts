@@ -7,6 +7,25 @@ import { until } from '../harness/until.ts'
 import { inTrouble } from './contract-trouble.ts'
 import { type BrokerRow, ContractWorld, message, publish, rejected, TIMEOUT_MS } from './contract-world.ts'
 
+/** What callers may send, and some broker has trouble with. */
+const ODD_TEXTS: [string, Partial<BrokerMessage>][] = [
+  ['an empty header', { headers: { note: '' } }],
+  ['a header with white space at its ends', { headers: { note: ' one\t' } }],
+  ['a header with a tab', { headers: { note: 'one\ttwo' } }],
+  ['a header with a line break', { headers: { note: 'one\ntwo' } }],
+  ['a header with U+0000', { headers: { note: 'one\0two' } }],
+  ['a header with U+0001 and U+0002', { headers: { note: 'one\u0001two\u0002' } }],
+  ['a header with U+0085', { headers: { note: 'one\u0085two' } }],
+  ['a header with a colon in its name', { headers: { 'no:te': 'one' } }],
+  ["a header of NATS' own", { headers: { 'Nats-Rollup': 'all' } }],
+  ["a header of RocketMQ's own", { headers: { KEYS: 'one' } }],
+  ['a header named as a field of a stream', { headers: { body: 'one' } }],
+  ['many headers', { headers: Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`h${i}`, 'x'])) }],
+  ['a key with white space at its end', { key: 'k ' }],
+  ['a key with U+0001', { key: 'k\u0001' }],
+  ['a content type with white space at its end', { contentType: 'text/plain ' }],
+]
+
 /** Declares the suite for one adapter. `start` runs once, before the tests; the service that it returned is stopped at the end. */
 export function brokerContract(start: () => Promise<BrokerRow>): void {
   const world = new ContractWorld(start)
@@ -131,6 +150,32 @@ function limits(world: ContractWorld): void {
     ])
     expect(outcomes).toEqual(['published', 'refused', 'published'])
   })
+
+  test.each(ODD_TEXTS)(
+    '%s: carried as it is, or declared as what can not be, and refused',
+    async (_, text) => {
+      const { broker, topic } = await world.withTopic()
+      const odd: BrokerMessage = { ...message(topic, 'odd', 'k'), ...text }
+      const { got } = await world.collect(broker, topic)
+      const fault = broker.faultOf?.(odd)
+      const outcomes = await broker.publish(
+        [odd, message(topic, 'after', 'k')],
+        AbortSignal.timeout(TIMEOUT_MS),
+      )
+      expect(outcomes).toEqual([
+        fault === undefined
+          ? { outcome: 'published' }
+          : { outcome: 'refused', error: `${broker.kind}: ${fault}` },
+        { outcome: 'published' },
+      ])
+      const { key, contentType, headers } = odd
+      const arriving = fault === undefined ? [{ id: 'odd', key, contentType, headers }] : []
+      // Where their keys differ, they may lie in different partitions, and be in no order.
+      await until('all arrive', () => got.length > arriving.length || undefined, TIMEOUT_MS)
+      const sorted = got.toSorted((one, other) => (one.id < other.id ? 1 : -1))
+      expect(sorted).toMatchObject([...arriving, { id: 'after' }])
+    },
+  )
 
   test('wrong credentials are refused by name, and no attempt is spent on them', async (context) => {
     if (world.row.openUnauthorized === undefined)

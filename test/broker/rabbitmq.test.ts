@@ -200,8 +200,13 @@ describe('what does not arrive', () => {
     const queue = newName('headers')
     await (await channel()).assertQueue(queue, { durable: true })
     const heavy: BrokerMessage = { ...message(queue, 'heavy', 'k'), headers: { x: 'x'.repeat(70_000) } }
-    const batch = [message(queue, 'before', 'k'), heavy, message(queue, 'after', 'k')]
-    expect(await publish(open(), batch)).toEqual(['published', 'refused', 'published'])
+    const heaviest: BrokerMessage = { ...heavy, id: 'heaviest', headers: { x: 'x'.repeat(64_472) } }
+    const broker = open()
+    expect(broker.faultOf?.(heaviest)).toBeUndefined()
+    expect(broker.faultOf?.({ ...heaviest, headers: { x: 'x'.repeat(64_473) } })).toMatch(/65537 bytes/)
+    expect(broker.faultOf?.(heavy)).toMatch(/over the 65536 that fit/)
+    const batch = [message(queue, 'before', 'k'), heavy, heaviest, message(queue, 'after', 'k')]
+    expect(await publish(broker, batch)).toEqual(['published', 'refused', 'published', 'published'])
   })
 
   test('a queue that is full says no: failed, not lost', async () => {

@@ -303,6 +303,10 @@ describe('refusing', () => {
     expect(await send({ topic: 'elsewhere' })).toMatchObject({ code: 'unknownDestination' })
     expect(await send({ body: new Uint8Array((4 << 20) + 1) })).toMatchObject({ code: 'tooLarge' })
     expect(await send({ headers: { KEYS: 'x' } })).toMatchObject({ code: 'invalidArgument' })
+    expect(await send({ headers: { note: '' } })).toMatchObject({
+      code: 'invalidArgument',
+      message: 'rocketmq: header "note" is empty',
+    })
   })
 })
 

@@ -123,6 +123,7 @@ function momentOf(wallMs: number, order: number, random: number, isRouted: boole
     order,
     random: () => random,
     route: () => (isRouted ? { databaseId: 'db1' } : undefined),
+    tooLarge: () => undefined,
   }
 }
 

@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest'
 import { decideMessage } from '../../src/core/decide-message.ts'
 import type { MessageEffect } from '../../src/core/decision.ts'
-import type { ErrorCode } from '../../src/core/errors.ts'
+import type { HalfMessage } from '../../src/core/envelope.ts'
+import { type ErrorCode, EscrowError } from '../../src/core/errors.ts'
 import type {
   Committed,
   MessageDelivery,
@@ -249,6 +250,55 @@ test('onCheckBackExhausted commit with a body still to be fixed parks: nothing c
   const messages = head.messages.map((message) => ({ ...message, body: undefined }))
   const image = prepared({ messages, checkBack: { ...head.checkBack, onExhausted: 'commit' } }, { checks: 2 })
   expect(decideMessage(image, commands.answerUnknown, moment).next?.state.phase).toBe('undecided')
+})
+
+const unusable = [
+  { resolution: 'unusableCommit', error: 'body is 9, over the limit' },
+  { resolution: 'commit', bodies: [], error: '' },
+] as const
+
+test.each(
+  (['park', 'commit', 'rollback'] as const).flatMap((each) =>
+    unusable.map((outcome) => [outcome, each] as const),
+  ),
+)(
+  '%o as the last answer parks, whatever the caller chose (%s): the local transaction committed',
+  (outcome, onExhausted) => {
+    const messages = head.messages.map((message) => ({ ...message, body: undefined }))
+    const image = prepared({ messages, checkBack: { ...head.checkBack, onExhausted } }, { checks: 1 })
+    const first = decideMessage(image, { type: 'answerCheckBack', outcome }, moment)
+    expect(first).toMatchObject({ next: { state: { phase: 'prepared', checks: 2 } }, effects: [] })
+    const last = decideMessage(first.next, { type: 'answerCheckBack', outcome }, moment)
+    const reason = expect.stringMatching(/^check-backs exhausted: .*body/)
+    expect(last).toEqual({
+      next: { ...first.next, state: { phase: 'undecided', checks: 3, reason } },
+      effects: [],
+    })
+  },
+)
+
+test('a caller may not commit what is too large for a broker, and a checker may: nothing undoes what it tells of', () => {
+  const messages = head.messages.map((message, at) => ({
+    ...message,
+    body: at === 0 ? undefined : message.body,
+  }))
+  const error = new EscrowError('tooLarge', 'over the limit of bus:orders')
+  const refusing = (at: number) => ({
+    ...moment,
+    tooLarge: ({ destination }: HalfMessage) =>
+      destination === head.messages[at]?.destination ? error : undefined,
+  })
+  const strict = refusing(0)
+  const bodies = [{ index: 0, body: new Uint8Array(9) }]
+  const commit = { type: 'commitMessage', by: 'caller', bodies } as const
+  expect(decideMessage(prepared({ messages }), commit, strict)).toEqual({ effects: [], refused: error })
+  // What was fixed at prepare was taken then.
+  expect(decideMessage(prepared({ messages }), commit, refusing(1)).next?.state.phase).toBe('committed')
+  const answer = { type: 'answerCheckBack', outcome: { resolution: 'commit', bodies, error: '' } } as const
+  const { next } = decideMessage(prepared({ messages }), answer, strict)
+  expect(next?.state).toMatchObject({ phase: 'committed', settledBy: 'checkBack' })
+  // Said again, it is what it was: the same answer.
+  expect(decideMessage(next, commit, strict)).toEqual({ effects: [] })
 })
 
 test('a check-back past unresolvedMsMax, or past what the barrier remembers, parks and asks nobody', () => {

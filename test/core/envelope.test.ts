@@ -6,6 +6,7 @@ import {
   NO_TRACE,
   parseHalfMessages,
   parseTrace,
+  traceHeaders,
 } from '../../src/core/envelope.ts'
 import { EscrowError } from '../../src/core/errors.ts'
 
@@ -91,6 +92,12 @@ test('a message is completed: content type, empty body, or none yet where it is 
     key: '',
   })
   expect(later?.body).toBeUndefined()
+})
+
+test('the headers of a trace are what a header can have', () => {
+  const trace = { traceparent, tracestate: ' v=1\t', baggage: 'k=v\r\nx: y' }
+  expect(traceHeaders(trace)).toEqual({ traceparent, tracestate: 'v=1' })
+  expect(traceHeaders({ traceparent, tracestate: '', baggage: 'k=ü' })).toEqual({ traceparent })
 })
 
 const traceparent = `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01`

@@ -19,6 +19,7 @@ export const moment: Moment = {
   order: 77,
   random: () => 0.5,
   route: () => ({ databaseId: 'db1' }),
+  tooLarge: () => undefined,
 }
 
 const messageTo = (destination: string) => ({

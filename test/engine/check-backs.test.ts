@@ -230,6 +230,28 @@ test('bodies that a checker gives are delivered; bodies over their limit, or non
   expect(world.participants.bodies('shop/receive')).toEqual(['fixed'])
 })
 
+test('I3: a commit that can not be taken is never rolled back for that: parked, with the reason, until it can', async () => {
+  const world = await openWorld()
+  const messages = [{ destination: 'shop/receive', bodyAtCommit: true }]
+  let body = Buffer.alloc((1 << 20) + 1)
+  world.participants.check = () => ({ resolution: 'commit', bodies: [{ index: 0, body }], error: '' })
+  const { id, executionId } = await world.prepare({
+    messages,
+    checkBack: { ...policy, onExhausted: 'rollback' },
+  })
+  await world.clock.advance(60_000)
+  expect(asked(world)).toBe(4)
+  expect(await world.call('get', { id })).toMatchObject({
+    status: 'parked',
+    settledBy: '',
+    reason: 'check-backs exhausted: body is 1048577, over the limit bodyBytesMax of 1048576',
+  })
+  body = Buffer.from('fixed')
+  await world.call('retry', { id, executionId })
+  await world.clock.advance(1_000)
+  expect(await world.status(id)).toBe('delivered')
+})
+
 test('an answer that no segment has room for counts as unknown, and the checker is asked again', async () => {
   const limits = {
     bodyBytesMax: 8 << 20,

@@ -34,6 +34,7 @@ async function entriesOfTaker(world: World, ms: number): Promise<number> {
     sagaLimits: DEFAULT_SAGA_LIMITS,
     bounds: DEFAULT_BOUNDS,
     limits: DEFAULT_LIMITS,
+    tooLarge: () => undefined,
     notFound: () => new EscrowError('notFound', 'no such transaction'),
     onStopped: () => {},
     onDegraded: () => {},

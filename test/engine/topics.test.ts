@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import type { Topic } from '../../src/broker/broker.ts'
+import type { MessageText, Topic } from '../../src/broker/broker.ts'
 import { EscrowError } from '../../src/core/errors.ts'
 import { messageTo, openWorld, prepareOf } from './world.ts'
 
@@ -11,6 +11,12 @@ const missing = new EscrowError('unknownDestination', 'topic orders is not there
 class FakeBroker {
   readonly asked: string[] = []
   answer: Topic | EscrowError | 'silence' = FINE
+
+  /** Carries no white space at the ends of what goes as a header. */
+  faultOf({ key, headers }: MessageText): string | undefined {
+    const odd = Object.entries({ ...headers, key }).find(([, value]) => value !== value.trim())
+    return odd && `${odd[0]} ends with white space`
+  }
 
   async register(topic: string): Promise<Topic> {
     this.asked.push(topic)
@@ -89,6 +95,83 @@ test('a message over the limit of its topic is refused at prepare, with the limi
   const headers = { large: 'x'.repeat(200) }
   const withHeaders = [messageTo('bus:orders', 'x'.repeat(400), { headers })]
   expect(await world.codeOf('prepare', prepareOf({ messages: withHeaders }))).toBe('tooLarge')
+})
+
+const LATER = { body: undefined, bodyAtCommit: true }
+const bodiesOf = (size: number) => ({ bodies: [{ index: 0, body: Buffer.alloc(size) }] })
+
+test('a body over the limit of its topic is refused at commit, with the limit; a smaller one is taken', async () => {
+  const { world, broker } = await open()
+  broker.answer = { ...FINE, messageBytesMax: 1_000 }
+  const messages = [messageTo('bus:orders', '', { ...LATER, headers: { large: 'x'.repeat(100) } })]
+  const { id } = await world.call('prepare', prepareOf({ messages }))
+  const answer = world.ask('commit', { id, ...bodiesOf(400) })
+  await world.clock.until(() => answer.count > 0)
+  expect(answer.error).toMatchObject({
+    code: 'tooLarge',
+    message: 'a message of 1017 bytes, its headers among them, is over the limit of 1000 of bus:orders',
+    details: { max: '1000', actual: '1017', limit: 'bus:orders' },
+  })
+  expect(await world.status(id)).toBe('prepared')
+  expect(await world.codeOf('commit', { id, ...bodiesOf(300) })).toBe('none')
+  // Of what was taken the size is no question any more.
+  broker.answer = { ...FINE, messageBytesMax: 600 }
+  await world.restart(0, { brokers: new Map([['bus', broker]]) })
+  await world.clock.advance(100)
+  expect(await world.codeOf('commit', { id, ...bodiesOf(300) })).toBe('none')
+})
+
+test('a body over the limit of its topic that a checker gives is taken: its delivery parks, and no other', async () => {
+  const { world, broker } = await open()
+  broker.answer = { ...FINE, messageBytesMax: 1_000 }
+  world.participants.comes('bus:orders')
+  world.participants.deliver = (_, destination) =>
+    destination === 'bus:orders'
+      ? { outcome: 'refused', error: 'over max.message.bytes' }
+      : { outcome: 'delivered', error: '' }
+  world.participants.check = () => ({ resolution: 'commit', ...bodiesOf(600), error: '' })
+  const messages = [messageTo('bus:orders', '', LATER), messageTo('shop/receive', 'x')]
+  const { id } = await world.call('prepare', prepareOf({ messages }))
+  expect(await world.codeOf('commit', { id, ...bodiesOf(600) })).toBe('tooLarge')
+  await world.call('requestCheckBack', { id })
+  await world.clock.advance(1_000)
+  expect(await world.call('get', { id })).toMatchObject({
+    status: 'parked',
+    settledBy: 'checkBack',
+    deliveries: [{ status: 'parked', error: 'refused: over max.message.bytes' }, { status: 'delivered' }],
+  })
+})
+
+test('what a broker can not carry is refused at prepare, with what and where, also while it is away', async () => {
+  const { world, broker } = await open()
+  await world.call('prepare', to('bus:orders'))
+  broker.answer = away
+  const fails = async (more: Parameters<typeof messageTo>[2], fault: string): Promise<void> => {
+    const messages = [messageTo('shop/receive', 'x', more), messageTo('bus:orders', 'x', more)]
+    const answer = world.ask('prepare', prepareOf({ messages }))
+    await world.clock.until(() => answer.count > 0)
+    expect(answer.error).toMatchObject({
+      code: 'invalidArgument',
+      message: `destination bus:orders can't carry it: ${fault}; change it, or leave it out`,
+      details: { destination: 'bus:orders' },
+    })
+  }
+  await fails({ headers: { note: 'one ' } }, 'note ends with white space')
+  await fails({ key: 'k ' }, 'key ends with white space')
+  await fails(
+    { headers: { note: 'one ' }, bodyAtCommit: true, body: undefined },
+    'note ends with white space',
+  )
+  expect(await world.codeOf('prepare', to('shop/receive'))).toBe('none')
+})
+
+test('a trace goes with a message: its size counts, and one that no header carries is left out', async () => {
+  const { world, broker } = await open()
+  broker.answer = { ...FINE, messageBytesMax: 1_000 }
+  const traceparent = `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01`
+  const trace = (baggage: string) => ({ trace: { traceparent, tracestate: '', baggage } })
+  expect(await world.codeOf('prepare', to('bus:orders', trace('k=v ')))).toBe('none')
+  expect(await world.codeOf('prepare', to('bus:orders', trace('k='.padEnd(500, 'v'))))).toBe('tooLarge')
 })
 
 test('an ordering key is refused for a topic that keeps no order', async () => {

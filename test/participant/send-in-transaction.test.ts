@@ -127,6 +127,15 @@ test('a commit that is refused is an error: it was settled the other way', async
   expect((await failure(session.sendInTransaction(request, () => 1))).code).toBe('resolutionConflict')
 })
 
+test('a commit that is too large for a broker is no error: the check-back settles it, and is asked for', async () => {
+  const error = new EscrowError('tooLarge', 'over the limit of kafka:orders')
+  coordinator.answer = (command) => (command.op === 'commit' ? { commit: error } : agreeable(command))
+  const result = await session.sendInTransaction(request, () => 1)
+  expect(result).toMatchObject({ acknowledged: false, value: 1, error: { code: 'tooLarge' } })
+  await until(() => ops().length === 3)
+  expect(ops()).toEqual(['prepare', 'commit', 'requestCheckBack'])
+})
+
 test('nothing happens when the prepare fails', async () => {
   coordinator.answer = () => ({ prepare: new EscrowError('unknownChecker', 'no such checker') })
   let called = false

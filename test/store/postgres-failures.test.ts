@@ -114,6 +114,90 @@ describe('what the server says', () => {
   })
 })
 
+describe('appends of several logs in one statement', () => {
+  /** Makes what is raised concern log 1 alone. */
+  const raiseForOne = (what: string): Promise<void> =>
+    raise('segments', `if new.log = 1 then ${what}; end if`)
+  const claimThree = () => Promise.all([0, 1, 2].map((log) => store.log.claim(log)))
+  /** Which logs' segments of a sequence are there, those of one transaction together. */
+  async function transactionsOf(sequence: number): Promise<number[][]> {
+    const { rows } = await client.query<{ logs: number[] }>(
+      'select array_agg(log order by log) as logs from segments where sequence = $1 group by xmin::text order by 1',
+      [sequence],
+    )
+    return rows.map(({ logs }) => logs)
+  }
+
+  test.each(['22001', '23505', '23514', '40001', '40P01', '54000', '55P03', 'P0001', 'XX000'])(
+    '%s for one of them: that one is unknown, as it would be alone, and the others are done',
+    async (state) => {
+      const handles = await claimThree()
+      await raiseForOne(`raise exception using errcode = '${state}', message = 'not this one'`)
+      const [first, second, third] = await Promise.allSettled(
+        handles.map((handle) => handle.append(segmentOf(1))),
+      )
+      const done = { status: 'fulfilled', value: 'done' }
+      expect([first, third]).toEqual([done, done])
+      expect(second).toMatchObject({
+        reason: {
+          code: 'storeUnavailable',
+          message: expect.stringMatching(/^appending to log 1: not this one/),
+          details: { cause: state },
+        },
+      })
+      expect(await transactionsOf(1)).toEqual([[0], [2]])
+      await heal('segments')
+      expect(await handles[1]?.append(segmentOf(1))).toBe('done')
+    },
+  )
+
+  test('damage that one of them meets is damage for that one alone', async () => {
+    const handles = await claimThree()
+    await raiseForOne("raise exception using errcode = 'XX001'")
+    const ends = await Promise.allSettled(handles.map((handle) => handle.append(segmentOf(1))))
+    expect(ends).toMatchObject([{ value: 'done' }, { reason: { code: 'storeCorrupt' } }, { value: 'done' }])
+  })
+
+  test.each(['08006', '25006', '42P01', '53100', '57014', '57P01', '58030', '40003'])(
+    '%s: all are unknown, none is tried alone, and the same bytes again are done together',
+    async (state) => {
+      const handles = await claimThree()
+      await raiseForOne(`raise exception using errcode = '${state}'`)
+      const appends = handles.map((handle) => handle.append(segmentOf(1)))
+      const unknown = {
+        code: 'storeUnavailable',
+        message: expect.stringMatching(/^appending to log 0, 1, 2: /),
+        details: { cause: state },
+      }
+      await Promise.all(appends.map((append) => expect(append).rejects.toMatchObject(unknown)))
+      expect(await transactionsOf(1)).toEqual([])
+      await heal('segments')
+      const again = await Promise.all(handles.map((handle) => handle.append(segmentOf(1))))
+      expect(again).toEqual(['done', 'done', 'done'])
+      expect(await transactionsOf(1)).toEqual([[0, 1, 2]])
+    },
+  )
+
+  test('one that was refused stays away from the others until it is through', async () => {
+    const handles = await claimThree()
+    const appendAgain = (sequences: readonly number[]) =>
+      Promise.allSettled(handles.map((handle, i) => handle.append(segmentOf(sequences[i] as number))))
+    await raiseForOne("raise exception 'not this one'")
+    await appendAgain([1, 1, 1])
+    expect(await appendAgain([2, 1, 2])).toMatchObject([
+      { value: 'done' },
+      { status: 'rejected' },
+      { value: 'done' },
+    ])
+    expect(await transactionsOf(2)).toEqual([[0, 2]])
+    await heal('segments')
+    expect(await handles[1]?.append(segmentOf(1))).toBe('done')
+    expect(await handles[1]?.append(segmentOf(2))).toBe('done')
+    await appendAgain([3, 3, 3])
+    expect(await transactionsOf(3)).toEqual([[0, 1, 2]])
+  })
+})
+
 describe('a network that swallows everything', () => {
   test('is given up within the lease, by every call, and done again when it is back', async () => {
     const proxy = await world.proxy()

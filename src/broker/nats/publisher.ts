@@ -3,8 +3,8 @@
  * confirmed. A stream can refuse a single one (it is full, its leader changes), and those behind would overtake.
  */
 import { type Msg, type MsgHdrs, headers as newHeaders } from '@nats-io/transport-node'
-import type { BrokerMessage, PublishOutcome } from '../broker.ts'
-import { headersOf } from '../headers.ts'
+import type { BrokerMessage, MessageText, PublishOutcome } from '../broker.ts'
+import { headerFault, headersOf } from '../headers.ts'
 import { type NatsConnection, natsError } from './connection.ts'
 
 const ID = 'Nats-Msg-Id'
@@ -71,6 +71,8 @@ export class NatsPublisher {
   }
 
   async #publishOne(connection: NatsConnection, message: BrokerMessage): Promise<PublishOutcome> {
+    const fault = faultOf(message)
+    if (fault !== undefined) return { outcome: 'refused', error: `nats: ${fault}` }
     let answer: Promise<Msg>
     try {
       answer = connection.ask(message.topic, message.body, this.#headers(message))
@@ -89,19 +91,24 @@ export class NatsPublisher {
   #headers(message: BrokerMessage): MsgHdrs {
     const found = newHeaders()
     const all = headersOf(message)
-    for (const name in all) {
-      const value = all[name] as string
-      // The library would leave white space at the ends away, and a server act on headers of its own.
-      if (value !== value.trim() || /^nats-/i.test(name))
-        throw new Error(`the header ${name} can't be carried as it is`)
-      found.append(name, value)
-    }
+    for (const name in all) found.append(name, all[name] as string)
     found.append(ID, message.id)
     const stream = this.streams.get(message.topic)
     if (stream !== undefined) found.append(STREAM, stream)
     return found
   }
 }
+
+/** What NATS can't carry of a message; undefined for nothing. */
+export const faultOf = (text: MessageText): string | undefined =>
+  headerFault(text, (name, value) => {
+    if (name.includes(':')) return 'has a colon in its name'
+    // A server acts on those.
+    if (/^nats-/i.test(name)) return "has a name of NATS' own"
+    if (/[\r\n]/.test(value)) return 'has a line break'
+    // The library would leave it away.
+    return value === value.trim() ? undefined : 'begins or ends with white space'
+  })
 
 const PUBLISHED: PublishOutcome = { outcome: 'published' }
 

@@ -12,7 +12,7 @@
  */
 import { type ConfirmChannel, IllegalOperationError } from 'amqplib'
 import { EscrowError } from '../../core/errors.ts'
-import type { BrokerMessage, PublishOutcome } from '../broker.ts'
+import type { BrokerMessage, MessageText, PublishOutcome } from '../broker.ts'
 import { bytesOf, headersOf } from '../headers.ts'
 import { inTime, NEVER, type OpenConnection, type RabbitConnection } from './connection.ts'
 import { type Address, addressOf } from './topology.ts'
@@ -201,8 +201,9 @@ class Lane {
   #writeOne(sending: Sending, message: BrokerMessage): boolean {
     const { channel, address, limit } = this.#options
     const at = sending.written++
-    if (isTooLarge(message, limit)) {
-      sending.settle(at, tooLarge(limit))
+    const refused = isTooLarge(message, limit) ? tooLarge(limit) : refusedFor(faultOf(message))
+    if (refused !== undefined) {
+      sending.settle(at, refused)
       return true
     }
     const { body, contentType, id } = message
@@ -225,7 +226,7 @@ class Lane {
         sending.giveUp(this.#reason || error.message)
         return true
       }
-      // The codec has written nothing of what it can't encode: headers above 64 KiB, an id above 255 bytes.
+      // The codec has written nothing of what it can't encode: an id above 255 bytes.
       sending.settle(at, { outcome: 'refused', error: EscrowError.from(error).message })
       return true
     }
@@ -256,8 +257,20 @@ class Lane {
   }
 }
 
-/** What amqplib encodes of headers; so a small body need not be counted with them. */
+/** What amqplib encodes of headers and all else that stands beside a body; so a small one need not be counted with them. */
 const HEADER_BYTES_MAX = 65_536
+/** The rest of that, and `escrow-id`. */
+const OTHER_BYTES_MAX = 1_024
+/** What a table has of each entry, beside name and text. */
+const ENTRY_BYTES = 6
+
+/** What RabbitMQ can't carry of a message; undefined for nothing. */
+export function faultOf({ key, contentType, headers }: MessageText): string | undefined {
+  let bytes = OTHER_BYTES_MAX + Buffer.byteLength(key) + 2 * contentType.length
+  for (const name in headers) bytes += ENTRY_BYTES + name.length + Buffer.byteLength(headers[name] as string)
+  if (bytes <= HEADER_BYTES_MAX) return undefined
+  return `headers: ${bytes} bytes with key and content type, over the ${HEADER_BYTES_MAX} that fit`
+}
 
 function isTooLarge(message: BrokerMessage, { bytesMax }: SizeLimit): boolean {
   return message.body.length + HEADER_BYTES_MAX > bytesMax && bytesOf(message) > bytesMax
@@ -267,6 +280,9 @@ const tooLarge = ({ bytesMax }: SizeLimit): PublishOutcome => ({
   outcome: 'refused',
   error: `the server takes ${bytesMax} bytes a message (max_message_size)`,
 })
+
+const refusedFor = (fault: string | undefined): PublishOutcome | undefined =>
+  fault === undefined ? undefined : { outcome: 'refused', error: `rabbitmq: ${fault}` }
 
 /** One batch on its way. */
 class Sending {

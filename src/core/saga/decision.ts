@@ -136,7 +136,7 @@ export const SAGA_LIMIT_RANGES: { readonly [Bound in keyof SagaLimits]: readonly
 }
 
 /** What a decision about a saga may know of the world. */
-export interface SagaMoment extends Omit<Moment, 'route'> {
+export interface SagaMoment extends Omit<Moment, 'route' | 'tooLarge'> {
   readonly limits: SagaLimits
   /** The definition that a saga began with; undefined where it isn't loaded, which holds the saga. */
   program(head: SagaHead): SagaProgram | undefined

@@ -9,10 +9,13 @@
  * | XX001, XX002: the server found damage                                          | `storeCorrupt`    | `storeCorrupt`     |
  * | 42: a table that is missing or another                                         | `storeUnavailable` | `storeUnavailable` |
  */
+import pg from 'pg'
 import { EscrowError, InvariantViolation } from '../../core/errors.ts'
 import { postgresCode, postgresFailure } from '../../core/postgres-failure.ts'
 
 const DAMAGED = new Set(['XX001', 'XX002'])
+/** The connection, the server, the time it took, or the tables: what one part of a statement says nothing about. */
+const CONCERNS_ALL = /^(08|25|28|42|53|57|58|40003)/
 
 /** The failure of something that was being done, such as `appending to log 3`. Defects are thrown on as they are. */
 export function storeFailure(thrown: unknown, doing: string): EscrowError {
@@ -40,3 +43,7 @@ export function openingFailure(thrown: unknown, where: string): EscrowError {
 
 /** Whether a statement failed because a table isn't there. */
 export const isTableMissing = (thrown: unknown): boolean => postgresCode(thrown) === '42P01'
+
+/** Whether the server refused a statement for something that is in it or in its way: a part of it may pass without the rest. */
+export const isRefusal = (thrown: unknown): boolean =>
+  thrown instanceof pg.DatabaseError && !CONCERNS_ALL.test(postgresCode(thrown))

@@ -14,9 +14,10 @@ import { EscrowError, InvariantViolation } from '../../core/errors.ts'
 import { ArrayBuilder, ELEMENT } from '../../core/postgres-arrays.ts'
 import { corrupt } from '../binary.ts'
 import type { LogClock, LogHandle, LogRow, LogStore, Segment } from '../log.ts'
-import { checkChecksum, isSameSegment, segmentIdentity } from '../segment.ts'
+import { checkChecksum, isSameSegment, type SegmentIdentity, segmentIdentity } from '../segment.ts'
 import { Coalescer } from './coalescer.ts'
 import { Connections } from './connections.ts'
+import { isRefusal } from './failures.ts'
 import type { StoreIdentity } from './migrate.ts'
 import { withinBytes } from './rows.ts'
 import type { Row, Session, SessionOptions } from './session.ts'
@@ -41,7 +42,7 @@ const APPEND = {
 }
 /**
  * The appends of several logs as one statement and one commit. A row that somebody else has locked is passed over, so that no
- * log waits for another's: whoever isn't answered appends alone.
+ * log waits for another's; and what is refused for one of them is refused for all. Whoever isn't answered appends alone.
  */
 const APPEND_TOGETHER = {
   name: 'append-together',
@@ -97,7 +98,7 @@ export class PostgresLogs implements LogStore {
   readonly logs: number
   readonly storeId: string
   readonly #options: PostgresLogsOptions
-  /** For what a log appends alone, because its row is locked. */
+  /** For what a log appends alone, because its row is locked or a statement of several was refused. */
   readonly #lanes = new Map<number, Connections>()
   readonly #shared: Connections
   readonly #appends: Coalescer<Append, boolean>
@@ -153,12 +154,15 @@ export class PostgresLogs implements LogStore {
       bytes.bytea(segment.bytes)
     }
     const doing = `appending to log ${appends.map(({ log }) => log).join(', ')}`
-    const { rows } = await this.#shared.use(doing, (session) =>
-      session.run(
-        APPEND_TOGETHER,
-        [logs, epochs, sequences, bytes].map((array) => array.finish()),
-      ),
-    )
+    const values = [logs, epochs, sequences, bytes].map((array) => array.finish())
+    const rows = await this.#shared.use(doing, async (session) => {
+      try {
+        return (await session.run(APPEND_TOGETHER, values)).rows
+      } catch (error) {
+        if (isRefusal(error)) return []
+        throw error
+      }
+    })
     const done = new Set(rows.map(([log]) => log as number))
     return appends.map(({ log }) => done.has(log))
   }
@@ -222,6 +226,8 @@ export class PostgresHandle implements LogHandle {
   readonly #lane: Connections
   readonly #aside: Connections
   #isReleased = false
+  /** What didn't go with the others' appends stays away from them until it is through, or it would stop them each time. */
+  #isAlone = false
   /** As far as this handle knows; the stored one may be higher. */
   #checkpointed: number
   /** Every segment up to this one is gone. */
@@ -242,11 +248,20 @@ export class PostgresHandle implements LogHandle {
     if (identity.sequence !== sequence)
       throw new InvariantViolation(`segment ${identity.sequence} appended as ${sequence}`)
     if (this.#isReleased) return 'fenced'
-    if (await this.#together({ log: this.log, epoch: this.claimed.epoch, segment })) return 'done'
-    return await this.#lane.use(`appending to log ${this.log}`, async (session) => {
-      const { rowCount } = await session.run(APPEND, [this.log, this.claimed.epoch, sequence, bytes])
+    const append = { log: this.log, epoch: this.claimed.epoch, segment }
+    if (!this.#isAlone && (await this.#together(append))) return 'done'
+    this.#isAlone = true
+    const outcome = await this.#appendAlone(append, identity)
+    this.#isAlone = false
+    return outcome
+  }
+
+  #appendAlone({ log, epoch, segment }: Append, identity: SegmentIdentity): Promise<'done' | 'fenced'> {
+    const { sequence, bytes } = segment
+    return this.#lane.use(`appending to log ${log}`, async (session) => {
+      const { rowCount } = await session.run(APPEND, [log, epoch, sequence, bytes])
       if (rowCount === 1) return 'done'
-      const [found] = await session.query(FIND, [this.log, sequence])
+      const [found] = await session.query(FIND, [log, sequence])
       if (found === undefined) return 'fenced'
       const other = segmentIdentity(found[0] as Uint8Array, this.#where(sequence))
       return isSameSegment(other, identity) ? 'done' : 'fenced'

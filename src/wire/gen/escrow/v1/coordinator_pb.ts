@@ -1345,7 +1345,8 @@ export const CoordinatorService: GenService<{
     output: typeof PrepareResponseSchema;
   },
   /**
-   * Says that the local transaction committed. Durable and irrevocable once answered; repeating it is harmless.
+   * Says that the local transaction committed. Durable and irrevocable once answered; repeating it is harmless. A body that
+   * its destination would not take is refused as too large: the transaction is held as before.
    *
    * @generated from rpc escrow.v1.CoordinatorService.Commit
    */

@@ -35,7 +35,7 @@ import type { TopicDescription, Trouble } from './kafka/topics.ts'
 
 /** Makes an adapter of Kafka; opens nothing. Throws `invalidArgument`. */
 export function kafkaPlatformatic(options: KafkaOptions): Broker {
-  const settings = parseKafkaOptions(options)
+  const settings = parseKafkaOptions(options, 'kafkaPlatformatic')
   return new KafkaBroker(new PlatformaticDriver(settings), settings)
 }
 

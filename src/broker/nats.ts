@@ -288,7 +288,7 @@ const KNOWN = [
 
 function parse(options: NatsOptions) {
   const gate = new OptionGate('nats', options, KNOWN)
-  const durability = gate.choice('durability', ['any', 'replicated']) ?? 'any'
+  const policy = gate.topicPolicy()
   const address: NatsAddress = {
     servers: parseServers(gate, options.servers),
     user: gate.text('user'),
@@ -302,10 +302,9 @@ function parse(options: NatsOptions) {
   if (address.token !== undefined && address.user !== undefined)
     throw gate.invalid('token', 'allowed together with user')
   return {
+    ...policy,
     address,
-    durability,
-    missingTopics: gate.choice('missingTopics', ['refuse', 'create']) ?? 'refuse',
-    replicas: gate.integer('replicas', 1, 5) ?? (durability === 'replicated' ? 3 : 1),
+    replicas: gate.integer('replicas', 1, 5) ?? (policy.durability === 'replicated' ? 3 : 1),
     ackWaitMs: gate.integer('ackWaitMs', 1_000, 3_600_000) ?? 10_000,
   }
 }

@@ -234,12 +234,7 @@ function parse(options: RedisOptions) {
   const maxLength = gate.integer('maxLength', 1, Number.MAX_SAFE_INTEGER)
   const maxAgeMs = gate.integer('maxAgeMs', 1, Number.MAX_SAFE_INTEGER)
   if (maxLength !== undefined && maxAgeMs !== undefined)
-    throw gate.invalid(
-      'maxAgeMs',
-      'allowed together with maxLength',
-      'Redis trims a stream by one of them',
-      maxAgeMs,
-    )
+    throw gate.invalid('maxAgeMs', 'allowed together with maxLength: Redis trims a stream by one', maxAgeMs)
   const trimming = (): readonly string[] => {
     if (maxLength !== undefined) return ['MAXLEN', '~', String(maxLength)]
     return maxAgeMs === undefined ? [] : ['MINID', '~', String(Date.now() - maxAgeMs)]
@@ -256,8 +251,7 @@ function parse(options: RedisOptions) {
   return {
     address,
     trimming,
-    durability: gate.choice('durability', ['any', 'replicated']) ?? 'any',
-    missingTopics: gate.choice('missingTopics', ['refuse', 'create']) ?? 'refuse',
+    ...gate.topicPolicy(),
     replicasMin: gate.integer('replicasMin', 1, 100) ?? 1,
     claimIdleMs: gate.integer('claimIdleMs', 100, 3_600_000) ?? 30_000,
     consumer: gate.text('consumer'),

@@ -37,12 +37,7 @@ import type {
 } from './broker.ts'
 import { type Master, RocketmqAdmin } from './rocketmq/admin.ts'
 import { checkStatus, type LinkOptions, linkError, RocketmqLink } from './rocketmq/link.ts'
-import {
-  invalidOption,
-  parseAddresses,
-  parseConnection,
-  type RocketmqConnection,
-} from './rocketmq/options.ts'
+import { parseAddresses, parseConnection, type RocketmqConnection, rocketmqGate } from './rocketmq/options.ts'
 import { RocketmqPublisher } from './rocketmq/publisher.ts'
 import { RocketmqReader } from './rocketmq/reader.ts'
 
@@ -64,23 +59,22 @@ const { MessageType } = definition
 
 /** RocketMQ for `brokers` in the configuration. Throws `invalidArgument` for wrong options; connects at first use. */
 export function rocketmq(options: RocketmqOptions): Broker {
-  const link = parseConnection(KIND, options, ['nameServers', 'durability', 'missingTopics'])
-  const { nameServers, durability = 'any', missingTopics = 'refuse' } = options
-  if (!['any', 'replicated'].includes(durability))
-    throw invalidOption(KIND, 'durability', 'one of any, replicated', durability)
-  if (!['refuse', 'create'].includes(missingTopics))
-    throw invalidOption(KIND, 'missingTopics', 'one of refuse, create', missingTopics)
+  const gate = rocketmqGate(KIND, options, ['nameServers', 'durability', 'missingTopics'])
+  const link = parseConnection(gate, options)
+  const policy = gate.topicPolicy()
+  const { durability, missingTopics } = policy
+  const { nameServers } = options
   if (nameServers !== undefined) {
     const { credentials, requestTimeoutMs } = link
-    const addresses = parseAddresses(KIND, 'nameServers', nameServers)
+    const addresses = parseAddresses(gate, 'nameServers', nameServers)
     const admin = new RocketmqAdmin({ nameServers: addresses, credentials, requestTimeoutMs })
-    return new RocketmqBroker(link, admin, { durability, missingTopics })
+    return new RocketmqBroker(link, admin, policy)
   }
   if (durability === 'replicated')
-    throw invalidOption(KIND, 'durability', 'checked without the option nameServers', durability)
+    throw gate.invalid('durability', 'checked without the option nameServers', durability)
   if (missingTopics === 'create')
-    throw invalidOption(KIND, 'missingTopics', 'possible without the option nameServers', missingTopics)
-  return new RocketmqBroker(link, undefined, { durability, missingTopics })
+    throw gate.invalid('missingTopics', 'possible without the option nameServers', missingTopics)
+  return new RocketmqBroker(link, undefined, policy)
 }
 
 class RocketmqBroker implements Broker {

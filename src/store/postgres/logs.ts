@@ -12,6 +12,7 @@
  */
 import { EscrowError, InvariantViolation } from '../../core/errors.ts'
 import { ArrayBuilder, ELEMENT } from '../../core/postgres-arrays.ts'
+import type { Row } from '../../core/postgres-session.ts'
 import { corrupt } from '../binary.ts'
 import type { LogClock, LogHandle, LogRow, LogStore, Segment } from '../log.ts'
 import { checkChecksum, isSameSegment, segmentIdentity } from '../segment.ts'
@@ -19,7 +20,7 @@ import { Coalescer } from './coalescer.ts'
 import { Connections } from './connections.ts'
 import type { StoreIdentity } from './migrate.ts'
 import { withinBytes } from './rows.ts'
-import type { Row, Session, SessionOptions } from './session.ts'
+import type { Session, SessionOptions } from './session.ts'
 
 /** Segments of one look at a log, at most. */
 const SEGMENTS_PER_READ = 16

@@ -56,7 +56,8 @@ import type {
   Received,
 } from './kafka/links.ts'
 import { type KafkaOptions, type KafkaSettings, parseKafkaOptions } from './kafka/options.ts'
-import { isTlsCode, type TopicDescription, type Trouble } from './kafka/topics.ts'
+import type { TopicDescription, Trouble } from './kafka/topics.ts'
+import { isTlsCode } from './tls.ts'
 
 /** Makes an adapter of Kafka; opens nothing. Throws `invalidArgument`. */
 export function kafka(options: KafkaOptions): Broker {

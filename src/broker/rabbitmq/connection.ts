@@ -17,6 +17,7 @@ import type { ConnectionOptions } from 'node:tls'
 import { type ChannelModel, connect, type SocketOptions } from 'amqplib'
 import { fullJitterMs } from '../../core/backoff.ts'
 import { EscrowError } from '../../core/errors.ts'
+import { isTlsCode } from '../tls.ts'
 
 const RECONNECT = { delayMs: 200, delayMsMax: 2_000 }
 const ANSWER_MS_MAX = 10_000
@@ -241,12 +242,10 @@ async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal, message
 
 /** What RabbitMQ refuses for good, by the words of its handshake. An unknown virtual host ends it where `open` was expected. */
 const REFUSED = /terminated by server: (403|530)|Expected ConnectionOpenOk|SASL mechanism/
-/** Of TLS: certificates that aren't trusted, expired or made for another name, and a side that speaks none. */
-const REFUSED_CODES = /^(ERR_TLS|ERR_SSL|EPROTO$|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_)/
 
 function connectFailure(url: URL, thrown: unknown): EscrowError {
   const error = thrown as NodeJS.ErrnoException
-  const isRefused = REFUSED.test(error.message) || REFUSED_CODES.test(error.code ?? '')
+  const isRefused = REFUSED.test(error.message) || isTlsCode(error.code)
   // A connection to `localhost` fails for several addresses at once, with an empty message.
   const [told = ''] = (error.message || error.code || 'no connection').split('\n')
   const isVhost = told.startsWith('Expected ConnectionOpenOk')

@@ -40,6 +40,7 @@ import { checkStatus, type LinkOptions, linkError, RocketmqLink } from './rocket
 import { parseAddresses, parseConnection, type RocketmqConnection, rocketmqGate } from './rocketmq/options.ts'
 import { RocketmqPublisher } from './rocketmq/publisher.ts'
 import { RocketmqReader } from './rocketmq/reader.ts'
+import { within } from './within.ts'
 
 /** Options of `rocketmq`. */
 export interface RocketmqOptions extends RocketmqConnection, TopicPolicy {
@@ -302,7 +303,8 @@ async function bodyBytesMax(
       () => {},
     )
     const timeout = AbortSignal.any([signal, AbortSignal.timeout(options.requestTimeoutMs)])
-    const told = await until(telemetry.settings(), timeout)
+    const late = () => new EscrowError('brokerUnavailable', 'RocketMQ did not tell its settings in time')
+    const told = await within(telemetry.settings(), timeout, late)
     const left = await asking.call(
       (client) => client.notifyClientTermination,
       new service.NotifyClientTerminationRequest(),
@@ -313,19 +315,5 @@ async function bodyBytesMax(
     throw linkError(thrown)
   } finally {
     asking.close()
-  }
-}
-
-/** Waits no longer than the signal. */
-async function until<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  const late = new EscrowError('brokerUnavailable', 'RocketMQ did not tell its settings in time')
-  if (signal.aborted) throw late
-  const aborted = Promise.withResolvers<never>()
-  const abort = () => aborted.reject(late)
-  signal.addEventListener('abort', abort, { once: true })
-  try {
-    return await Promise.race([promise, aborted.promise])
-  } finally {
-    signal.removeEventListener('abort', abort)
   }
 }

@@ -11,6 +11,7 @@ import {
   type Statement,
 } from '../../core/postgres-session.ts'
 import type { PostgresUrl } from '../../core/postgres-url.ts'
+import { within } from '../within.ts'
 
 /** How the server is reached. */
 export interface ConnectionOptions {
@@ -49,18 +50,7 @@ function cut(client: pg.ClientBase): void {
   connection.stream.destroy()
 }
 
-/** Resolves or rejects as `promise` does, or rejects once the signal is aborted. */
-async function within<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise: given, reject } = Promise.withResolvers<never>()
-  const giveUp = () => reject(new Error('not within the time that there was'))
-  if (signal.aborted) giveUp()
-  signal.addEventListener('abort', giveUp, { once: true })
-  try {
-    return await Promise.race([promise, given])
-  } finally {
-    signal.removeEventListener('abort', giveUp)
-  }
-}
+const late = (): Error => new Error('not within the time that there was')
 
 /** A connection that nobody else has until it is given back. */
 export class Connection {
@@ -155,7 +145,7 @@ export class Connections {
     if (this.closed.aborted) throw new EscrowError('brokerUnavailable', 'the broker is closed')
     const connecting = this.#pool.connect()
     try {
-      const client = await within(within(connecting, signal), this.closed)
+      const client = await within(within(connecting, signal, late), this.closed, late)
       const connection = new Connection(client, (one) => this.#taken.delete(one))
       this.#taken.add(connection)
       return connection
@@ -196,9 +186,9 @@ export class Connections {
     this.#all.add(client)
     client.on('end', () => this.#all.delete(client))
     try {
-      await within(client.connect(), this.closed)
+      await within(client.connect(), this.closed, late)
       const ms = AbortSignal.timeout(CONNECT_MS)
-      await within(client.query(`listen "${channel}"`), ms)
+      await within(client.query(`listen "${channel}"`), ms, late)
     } catch (error) {
       cut(client)
       throw error

@@ -18,6 +18,7 @@ import { type ChannelModel, connect, type SocketOptions } from 'amqplib'
 import { fullJitterMs } from '../../core/backoff.ts'
 import { EscrowError } from '../../core/errors.ts'
 import { isTlsCode } from '../tls.ts'
+import { within } from '../within.ts'
 
 const RECONNECT = { delayMs: 200, delayMsMax: 2_000 }
 const ANSWER_MS_MAX = 10_000
@@ -107,7 +108,7 @@ export class OpenConnection {
   async whenUnblocked(signal: AbortSignal): Promise<void> {
     while (this.#blocked !== undefined) {
       const { why, over } = this.#blocked
-      await untilAborted(over, signal, `RabbitMQ takes no messages now: ${why}`)
+      await within(over, signal, () => unavailable(`RabbitMQ takes no messages now: ${why}`))
     }
   }
 
@@ -148,7 +149,7 @@ export class RabbitConnection {
       attempt.catch(() => {})
       this.#attempt = attempt
     }
-    return await untilAborted(this.#attempt, signal, 'RabbitMQ can not be reached in time')
+    return await within(this.#attempt, signal, () => unavailable('RabbitMQ can not be reached in time'))
   }
 
   async #connect(): Promise<OpenConnection> {
@@ -224,19 +225,6 @@ export class RabbitConnection {
     this.#closing.abort()
     await this.#attempt?.catch(() => {})
     await this.#open?.close()
-  }
-}
-
-/** Waits until `signal` at the latest; then throws `brokerUnavailable` with `message`. */
-async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal, message: string): Promise<T> {
-  const { promise: aborted, reject } = Promise.withResolvers<never>()
-  const onAbort = () => reject(unavailable(message))
-  signal.addEventListener('abort', onAbort)
-  if (signal.aborted) onAbort()
-  try {
-    return await Promise.race([promise, aborted])
-  } finally {
-    signal.removeEventListener('abort', onAbort)
   }
 }
 

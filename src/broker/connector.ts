@@ -11,6 +11,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Backoff, fullJitterMs } from '../core/backoff.ts'
 import { EscrowError } from '../core/errors.ts'
+import type { BrokerMessage, PublishOutcome } from './broker.ts'
+import { within } from './within.ts'
 
 /** What a connector needs of a connection. */
 export interface Connection {
@@ -20,7 +22,18 @@ export interface Connection {
   destroy(): void
 }
 
+/** Publishes on a connection that it is given. */
+export interface Publisher<C extends Connection> {
+  /** As `Broker.publish`. Once `signal` is aborted, the connection has ended. */
+  publish(
+    connection: C,
+    batch: readonly BrokerMessage[],
+    signal: AbortSignal,
+  ): Promise<readonly PublishOutcome[]>
+}
+
 const BACKOFF: Backoff = { delayMs: 50, delayMsMax: 2_000 }
+const PAUSE_MS = 200
 
 /** Opens connections one after the other, with pauses that grow while that fails. */
 export class Connector<C extends Connection> {
@@ -76,6 +89,62 @@ export class Connector<C extends Connection> {
     }
   }
 
+  /** What a connection answers, or `errorOf` what was thrown; where nothing comes before `signal`, the connection is dropped. */
+  async answer<T>(
+    connection: C,
+    answer: Promise<T>,
+    signal: AbortSignal,
+    errorOf: (thrown: unknown) => EscrowError,
+  ): Promise<T> {
+    try {
+      return await within(answer, signal, () => this.#unavailable('no answer in time'))
+    } catch (thrown) {
+      // Answers may come in order: behind one that is missing, no other comes.
+      if (signal.aborted) this.drop(connection)
+      throw errorOf(thrown)
+    }
+  }
+
+  /** As `Broker.publish`. */
+  async publish(
+    publisher: Publisher<C>,
+    batch: readonly BrokerMessage[],
+    signal: AbortSignal,
+  ): Promise<readonly PublishOutcome[]> {
+    let connection: C
+    try {
+      connection = await this.get(signal)
+    } catch (thrown) {
+      const error = EscrowError.from(thrown).message
+      return batch.map(() => ({ outcome: 'unreachable', error }))
+    }
+    // What is still to be written must not be written any more once it is said to have failed.
+    const stop = (): void => this.drop(connection)
+    signal.addEventListener('abort', stop, { once: true })
+    if (signal.aborted) stop()
+    try {
+      return await publisher.publish(connection, batch, signal)
+    } finally {
+      signal.removeEventListener('abort', stop)
+    }
+  }
+
+  /** Reads on one connection after the other, until `signal`: one on which `read` rejects is dropped. */
+  async readUntil(signal: AbortSignal, read: (connection: C) => Promise<void>): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        const connection = await this.get(signal)
+        await read(connection).catch((error) => {
+          // At its end a reader still gives back what it holds.
+          if (!signal.aborted) this.drop(connection)
+          throw error
+        })
+      } catch {
+        await sleep(PAUSE_MS, undefined, { signal }).catch(() => {})
+      }
+    }
+  }
+
   /** Ends a connection that isn't to be trusted any more; the next `get` opens another one. */
   drop(connection: C): void {
     if (this.#connection === connection) this.#connection = undefined
@@ -92,34 +161,4 @@ export class Connector<C extends Connection> {
   #unavailable(why: string): EscrowError {
     return new EscrowError('brokerUnavailable', `${this.#kind}: ${why}`)
   }
-}
-
-/** What a promise resolves to, unless `signal` comes first. What the promise does later is ignored. */
-export async function within<T>(promise: Promise<T>, signal: AbortSignal, late: () => Error): Promise<T> {
-  promise.catch(() => {})
-  if (signal.aborted) throw late()
-  let onAbort = (): void => {}
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(late())
-    signal.addEventListener('abort', onAbort, { once: true })
-  })
-  try {
-    return await Promise.race([promise, aborted])
-  } finally {
-    signal.removeEventListener('abort', onAbort)
-  }
-}
-
-const ANSWER_MS_MAX = 10_000
-const END_MS_MAX = 2_000
-
-/** An answer of the server, or `brokerUnavailable` after so many milliseconds. */
-export async function answered<T>(kind: string, answer: Promise<T>, ms = ANSWER_MS_MAX): Promise<T> {
-  const late = () => new EscrowError('brokerUnavailable', `${kind}: no answer within ${ms} ms`)
-  return await within(answer, AbortSignal.timeout(ms), late)
-}
-
-/** Waits, for two seconds at most, for what may also be left undone. */
-export async function briefly(promise: Promise<unknown> | undefined): Promise<void> {
-  await answered('', Promise.resolve(promise), END_MS_MAX).catch(() => {})
 }

@@ -18,56 +18,29 @@
 import { Admin, ConfigResourceTypes, ListOffsetTimestamps, ProduceAcks, Producer } from '@platformatic/kafka'
 import type { Broker } from './broker.ts'
 import { KafkaBroker } from './kafka/broker.ts'
-import type {
-  AdminLink,
-  KafkaDriver,
-  KafkaRecord,
-  PartitionOffsets,
-  ProducerLink,
-  ReaderLink,
-  Reading,
-  ReadingEvents,
-} from './kafka/links.ts'
+import type { AdminLink, KafkaDriver, KafkaRecord, PartitionOffsets, ProducerLink } from './kafka/links.ts'
 import { type KafkaOptions, type KafkaSettings, parseKafkaOptions } from './kafka/options.ts'
 import { baseOptions, Connections, TRIES_MAX, troubleOf } from './kafka/platformatic-client.ts'
 import { PlatformaticReader } from './kafka/platformatic-reader.ts'
-import type { TopicDescription, Trouble } from './kafka/topics.ts'
+import type { TopicDescription } from './kafka/topics.ts'
 
 /** Makes an adapter of Kafka; opens nothing. Throws `invalidArgument`. */
 export function kafkaPlatformatic(options: KafkaOptions): Broker {
-  const settings = parseKafkaOptions(options)
-  return new KafkaBroker(new PlatformaticDriver(settings), settings)
+  const settings = parseKafkaOptions(options, 'kafkaPlatformatic')
+  const driver: KafkaDriver = {
+    kind: 'kafka-platformatic',
+    producer: (transactionalId) => new PlatformaticProducer(settings, transactionalId),
+    admin: () => new PlatformaticAdmin(settings),
+    reader: (reading, events) => new PlatformaticReader(settings, reading, events),
+    trouble: troubleOf,
+  }
+  return new KafkaBroker(driver, settings)
 }
 
 /** Asks for an id; the library's default names one, which is refused where the transactional id has had another. */
 const NEW_PRODUCER = { producerId: -1n, producerEpoch: -1 }
 /** Requests on one connection, of which each partition has one. */
 const REQUESTS_MAX = 100
-
-class PlatformaticDriver implements KafkaDriver {
-  readonly kind = 'kafka-platformatic'
-  readonly #settings: KafkaSettings
-
-  constructor(settings: KafkaSettings) {
-    this.#settings = settings
-  }
-
-  producer(transactionalId: string | undefined): ProducerLink {
-    return new PlatformaticProducer(this.#settings, transactionalId)
-  }
-
-  admin(): AdminLink {
-    return new PlatformaticAdmin(this.#settings)
-  }
-
-  reader(reading: Reading, events: ReadingEvents): ReaderLink {
-    return new PlatformaticReader(this.#settings, reading, events)
-  }
-
-  trouble(thrown: unknown): Trouble {
-    return troubleOf(thrown)
-  }
-}
 
 class PlatformaticProducer implements ProducerLink {
   readonly #producer: Producer

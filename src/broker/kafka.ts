@@ -56,12 +56,20 @@ import type {
   Received,
 } from './kafka/links.ts'
 import { type KafkaOptions, type KafkaSettings, parseKafkaOptions } from './kafka/options.ts'
-import { isTlsCode, type TopicDescription, type Trouble } from './kafka/topics.ts'
+import type { TopicDescription, Trouble } from './kafka/topics.ts'
+import { isTlsCode } from './tls.ts'
 
 /** Makes an adapter of Kafka; opens nothing. Throws `invalidArgument`. */
 export function kafka(options: KafkaOptions): Broker {
   const settings = parseKafkaOptions(options)
-  return new KafkaBroker(new KafkaJsDriver(settings), settings)
+  const driver: KafkaDriver = {
+    kind: 'kafka',
+    producer: (transactionalId) => new KafkaJsProducer(settings, transactionalId),
+    admin: () => new KafkaJsAdmin(settings),
+    reader: (reading, events) => new KafkaJsReader(settings, reading, events),
+    trouble: troubleOf,
+  }
+  return new KafkaBroker(driver, settings)
 }
 
 const CONNECT_MS_MAX = 5_000
@@ -76,31 +84,6 @@ const HEARTBEAT_MS = 2_000
 /** Node finds no name of `ConfigResourceTypes` in this CommonJS module: a number, then, as it is in the protocol. */
 const TOPIC_RESOURCE: ConfigResourceTypes.TOPIC = 2
 const PARTITION_BYTES_MAX = 1 << 20
-
-class KafkaJsDriver implements KafkaDriver {
-  readonly kind = 'kafka'
-  readonly #settings: KafkaSettings
-
-  constructor(settings: KafkaSettings) {
-    this.#settings = settings
-  }
-
-  producer(transactionalId: string | undefined): ProducerLink {
-    return new KafkaJsProducer(this.#settings, transactionalId)
-  }
-
-  admin(): AdminLink {
-    return new KafkaJsAdmin(this.#settings)
-  }
-
-  reader(reading: Reading, events: ReadingEvents): ReaderLink {
-    return new KafkaJsReader(this.#settings, reading, events)
-  }
-
-  trouble(thrown: unknown): Trouble {
-    return troubleOf(thrown)
-  }
-}
 
 interface KafkaJsFailure {
   readonly name?: string

@@ -1,6 +1,6 @@
 /**
  * Messages that a reader holds: several are handled at once, those of one key one after the other, each until its
- * handler has resolved.
+ * handler has resolved. While it is not known what comes before them, they are set aside.
  *
  * | a key's lane | its first message                      | leaves by                                   |
  * |--------------|----------------------------------------|---------------------------------------------|
@@ -29,6 +29,8 @@ export interface LanesOptions<Entry> {
   handle(entry: Entry): Promise<void>
   /** It has been handled; called in order within a key. */
   done(entry: Entry): void
+  /** The order of what was set aside. */
+  compare(one: Entry, other: Entry): number
 }
 
 /** The lanes of all keys of one reader. The one who adds bounds how many they hold. */
@@ -37,13 +39,30 @@ export class Lanes<Entry> {
   readonly #lanes = new Map<unknown, Lane<Entry>>()
   readonly #ready: Lane<Entry>[] = []
   readonly #running = new Set<Promise<void>>()
+  /** Undefined: they are handled. */
+  #aside: Entry[] | undefined
   #isClosed = false
 
   constructor(options: LanesOptions<Entry>) {
     this.#options = options
   }
 
+  /** What is added from now on is set aside, until `goOn`. */
+  setAside(): void {
+    this.#aside ??= []
+  }
+
+  goOn(): void {
+    const aside = this.#aside ?? []
+    this.#aside = undefined
+    for (const entry of aside.sort(this.#options.compare)) this.add(entry)
+  }
+
   add(entry: Entry): void {
+    if (this.#aside !== undefined) {
+      this.#aside.push(entry)
+      return
+    }
     const key = this.#options.keyOf(entry) || entry
     const lane = this.#lanes.get(key)
     if (lane !== undefined) {

@@ -14,7 +14,6 @@
  * Needs a server with headers and JetStream, 2.9 or later.
  */
 import {
-  type ConsumerInfo,
   DiscardPolicy,
   JetStreamApiError,
   type JetStreamManager,
@@ -34,11 +33,12 @@ import type {
   Topic,
   TopicPolicy,
 } from './broker.ts'
-import { Connector, within } from './connector.ts'
+import { Connector } from './connector.ts'
 import { type NatsAddress, NatsConnection, natsError } from './nats/connection.ts'
 import { faultOf, NatsPublisher } from './nats/publisher.ts'
-import { NatsReader } from './nats/reader.ts'
+import { consumerOf, missingStream, NatsReader } from './nats/reader.ts'
 import { OptionGate } from './option-gate.ts'
+import { Readers } from './readers.ts'
 
 /** Options of `nats`. */
 export interface NatsOptions extends TopicPolicy {
@@ -76,13 +76,12 @@ class NatsBroker implements Broker {
   readonly faultOf = faultOf
   readonly #settings: Settings
   readonly #main: Connector<NatsConnection>
-  readonly #publisher: NatsPublisher
-  readonly #readers = new Set<NatsReader>()
+  readonly #publisher = new NatsPublisher()
+  readonly #readers = new Readers<NatsReader>()
 
   constructor(settings: Settings) {
     this.#settings = settings
     this.#main = new Connector('nats', () => NatsConnection.open(settings.address))
-    this.#publisher = new NatsPublisher((connection) => this.#main.drop(connection))
   }
 
   async register(topic: string, signal: AbortSignal): Promise<Topic> {
@@ -91,7 +90,7 @@ class NatsBroker implements Broker {
     const connection = await this.#main.get(signal)
     return await this.#bounded(connection, signal, async (manager) => {
       const name = await streamOf(manager, topic)
-      if (name === undefined && missingTopics === 'refuse') throw missing(topic)
+      if (name === undefined && missingTopics === 'refuse') throw missingStream(topic)
       const { config } =
         name === undefined ? await this.#create(manager, topic) : await manager.streams.info(name)
       const { onMachineLoss, otherwise } = shortfallsOf(config)
@@ -117,34 +116,17 @@ class NatsBroker implements Broker {
     })
   }
 
-  /** Asks over a connection, which is not trusted any more where no answer comes in time. */
   async #bounded<T>(
     connection: NatsConnection,
     signal: AbortSignal,
     ask: (manager: JetStreamManager) => Promise<T>,
   ): Promise<T> {
-    try {
-      const asked = jetstreamManager(connection.client, { checkAPI: false }).then(ask)
-      return await within(
-        asked,
-        signal,
-        () => new EscrowError('brokerUnavailable', 'nats: no answer in time'),
-      )
-    } catch (thrown) {
-      if (signal.aborted) this.#main.drop(connection)
-      throw natsError(thrown)
-    }
+    const asked = jetstreamManager(connection.client, { checkAPI: false }).then(ask)
+    return await this.#main.answer(connection, asked, signal, natsError)
   }
 
-  async publish(batch: readonly BrokerMessage[], signal: AbortSignal): Promise<readonly PublishOutcome[]> {
-    let connection: NatsConnection
-    try {
-      connection = await this.#main.get(signal)
-    } catch (thrown) {
-      const error = natsError(thrown).message
-      return batch.map(() => ({ outcome: 'unreachable', error }))
-    }
-    return await this.#publisher.publish(connection, batch, signal)
+  publish(batch: readonly BrokerMessage[], signal: AbortSignal): Promise<readonly PublishOutcome[]> {
+    return this.#main.publish(this.#publisher, batch, signal)
   }
 
   async subscribe(
@@ -163,20 +145,9 @@ class NatsBroker implements Broker {
       findStream: (manager) => streamOf(manager, topic),
       connector: new Connector('nats', () => NatsConnection.open(address)),
     })
-    this.#readers.add(reader)
-    try {
-      await reader.start(AbortSignal.timeout(REQUEST_MS_MAX))
-    } catch (error) {
-      this.#readers.delete(reader)
-      await reader.abandon()
+    return await this.#readers.start(reader).catch((error) => {
       throw natsError(error)
-    }
-    return {
-      close: async () => {
-        await reader.close()
-        this.#readers.delete(reader)
-      },
-    }
+    })
   }
 
   async lag(topic: string, group: string): Promise<number> {
@@ -184,7 +155,7 @@ class NatsBroker implements Broker {
     const connection = await this.#main.get(signal)
     return await this.#bounded(connection, signal, async (manager) => {
       const stream = await streamOf(manager, topic)
-      if (stream === undefined) throw missing(topic)
+      if (stream === undefined) throw missingStream(topic)
       const consumer = await consumerOf(manager, stream, consumerName(topic, group))
       if (consumer !== undefined) return consumer.num_pending + consumer.num_ack_pending
       const { state } = await manager.streams.info(stream, { subjects_filter: topic })
@@ -193,14 +164,12 @@ class NatsBroker implements Broker {
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#readers].map((reader) => reader.abandon()))
-    this.#readers.clear()
+    await this.#readers.abandon()
     this.#main.close()
   }
 }
 
 const STREAM_NOT_FOUND = 10_059
-const CONSUMER_NOT_FOUND = 10_014
 
 /** The stream that binds a subject, if there is one. */
 async function streamOf(manager: JetStreamManager, topic: string): Promise<string | undefined> {
@@ -208,19 +177,6 @@ async function streamOf(manager: JetStreamManager, topic: string): Promise<strin
     return await manager.streams.find(topic)
   } catch (error) {
     if (error instanceof JetStreamApiError && error.code === STREAM_NOT_FOUND) return undefined
-    throw error
-  }
-}
-
-async function consumerOf(
-  manager: JetStreamManager,
-  stream: string,
-  name: string,
-): Promise<ConsumerInfo | undefined> {
-  try {
-    return await manager.consumers.info(stream, name)
-  } catch (error) {
-    if (error instanceof JetStreamApiError && error.code === CONSUMER_NOT_FOUND) return undefined
     throw error
   }
 }
@@ -248,13 +204,6 @@ function shortfallsOf(config: StreamConfig): {
       if (config[limit] > 0)
         otherwise.push(`${limit} is ${config[limit]} and discard is old: older messages are dropped unread`)
   return { onMachineLoss, otherwise }
-}
-
-function missing(topic: string): EscrowError {
-  return new EscrowError(
-    'unknownDestination',
-    `nats: no stream binds the subject ${topic}: create one, or set missingTopics to 'create'`,
-  )
 }
 
 function checkSubject(topic: string): void {
@@ -289,7 +238,7 @@ const KNOWN = [
 
 function parse(options: NatsOptions) {
   const gate = new OptionGate('nats', options, KNOWN)
-  const durability = gate.choice('durability', ['any', 'replicated']) ?? 'any'
+  const policy = gate.topicPolicy()
   const address: NatsAddress = {
     servers: parseServers(gate, options.servers),
     user: gate.text('user'),
@@ -303,10 +252,9 @@ function parse(options: NatsOptions) {
   if (address.token !== undefined && address.user !== undefined)
     throw gate.invalid('token', 'allowed together with user')
   return {
+    ...policy,
     address,
-    durability,
-    missingTopics: gate.choice('missingTopics', ['refuse', 'create']) ?? 'refuse',
-    replicas: gate.integer('replicas', 1, 5) ?? (durability === 'replicated' ? 3 : 1),
+    replicas: gate.integer('replicas', 1, 5) ?? (policy.durability === 'replicated' ? 3 : 1),
     ackWaitMs: gate.integer('ackWaitMs', 1_000, 3_600_000) ?? 10_000,
   }
 }

@@ -33,6 +33,7 @@ import { checkOptions } from './rabbitmq/options.ts'
 import { faultOf, RabbitPublisher, type SizeLimit } from './rabbitmq/publisher.ts'
 import { RabbitReader } from './rabbitmq/reader.ts'
 import { addressOf, askQueue, onChannel, type QueueFacts, shortfallsOf } from './rabbitmq/topology.ts'
+import { Readers } from './readers.ts'
 
 /** How to reach RabbitMQ, and what to ask of it. */
 export interface RabbitmqOptions extends TopicPolicy {
@@ -99,7 +100,7 @@ class RabbitBroker implements Broker {
   readonly #publisher: RabbitPublisher
   readonly #management: RabbitManagement | undefined
   readonly #limit: SizeLimit
-  readonly #readers = new Set<RabbitReader>()
+  readonly #readers = new Readers<RabbitReader>()
 
   constructor(settings: RabbitSettings) {
     this.#settings = settings
@@ -198,19 +199,7 @@ class RabbitBroker implements Broker {
       await onChannel(connection, NEVER, (channel) => channel.bindQueue(queue, exchange, routingKey))
     }
     const reader = new RabbitReader({ connection: this.#reading, queue, topic, concurrencyMax, handle })
-    this.#readers.add(reader)
-    try {
-      await reader.begin()
-    } catch (error) {
-      this.#readers.delete(reader)
-      throw error
-    }
-    return {
-      close: async () => {
-        this.#readers.delete(reader)
-        await reader.close()
-      },
-    }
+    return await this.#readers.start(reader)
   }
 
   /**
@@ -222,14 +211,14 @@ class RabbitBroker implements Broker {
     const connection = await this.#reading.get(NEVER)
     const { messageCount } = await onChannel(connection, NEVER, (channel) => channel.checkQueue(queue))
     let unacknowledged = 0
-    for (const reader of this.#readers) if (reader.queue === queue) unacknowledged += reader.unacknowledged
+    for (const reader of this.#readers.all)
+      if (reader.queue === queue) unacknowledged += reader.unacknowledged
     const told = await this.#management?.queue(queue, NEVER)
     return messageCount + Math.max(unacknowledged, told?.unacknowledged ?? 0)
   }
 
   async close(): Promise<void> {
-    for (const reader of this.#readers) reader.abandon()
-    this.#readers.clear()
+    await this.#readers.abandon()
     await Promise.all([this.#publishing.close(), this.#reading.close()])
   }
 }

@@ -25,8 +25,9 @@ import type {
   Topic,
   TopicPolicy,
 } from './broker.ts'
-import { Connector, within } from './connector.ts'
+import { Connector } from './connector.ts'
 import { OptionGate } from './option-gate.ts'
+import { Readers } from './readers.ts'
 import { shortfallsOf } from './redis/checks.ts'
 import {
   codeOf,
@@ -37,7 +38,7 @@ import {
   redisError,
 } from './redis/connection.ts'
 import { RedisPublisher } from './redis/publisher.ts'
-import { RedisReader } from './redis/reader.ts'
+import { missingStream, RedisReader } from './redis/reader.ts'
 
 /** Options of `redis`. */
 export interface RedisOptions extends TopicPolicy {
@@ -84,7 +85,7 @@ class RedisBroker implements Broker {
   readonly kind = 'redis'
   readonly #settings: Settings
   readonly #main: Connector<RedisConnection>
-  readonly #readers = new Set<RedisReader>()
+  readonly #readers = new Readers<RedisReader>()
   readonly #publisher: RedisPublisher
 
   constructor(settings: Settings) {
@@ -99,7 +100,7 @@ class RedisBroker implements Broker {
     const ask = (...command: string[]) => this.#ask(connection, command, signal)
     const type = await ask('TYPE', topic)
     if (type === 'none') {
-      if (missingTopics === 'refuse') throw missing(topic)
+      if (missingTopics === 'refuse') throw missingStream(topic)
       await createStream(ask, topic)
     } else if (type !== 'stream') {
       throw new EscrowError(
@@ -123,26 +124,12 @@ class RedisBroker implements Broker {
     }
   }
 
-  async #ask(connection: RedisConnection, command: readonly string[], signal: AbortSignal): Promise<Reply> {
-    const late = () => new EscrowError('brokerUnavailable', `redis: no answer to ${command[0]} in time`)
-    try {
-      return await within(connection.send(command), signal, late)
-    } catch (thrown) {
-      // Answers come in order: behind one that is missing, no other comes.
-      if (signal.aborted) this.#main.drop(connection)
-      throw redisError(thrown)
-    }
+  #ask(connection: RedisConnection, command: readonly string[], signal: AbortSignal): Promise<Reply> {
+    return this.#main.answer(connection, connection.send(command), signal, redisError)
   }
 
-  async publish(batch: readonly BrokerMessage[], signal: AbortSignal): Promise<readonly PublishOutcome[]> {
-    let connection: RedisConnection
-    try {
-      connection = await this.#main.get(signal)
-    } catch (thrown) {
-      const error = redisError(thrown).message
-      return batch.map(() => ({ outcome: 'unreachable', error }))
-    }
-    return await this.#publisher.publish(connection, batch, signal)
+  publish(batch: readonly BrokerMessage[], signal: AbortSignal): Promise<readonly PublishOutcome[]> {
+    return this.#main.publish(this.#publisher, batch, signal)
   }
 
   async subscribe(
@@ -159,20 +146,7 @@ class RedisBroker implements Broker {
       main: this.#main,
       own: new Connector('redis', () => RedisConnection.open(address)),
     })
-    this.#readers.add(reader)
-    try {
-      await reader.start(AbortSignal.timeout(REQUEST_MS_MAX))
-    } catch (error) {
-      this.#readers.delete(reader)
-      await reader.abandon()
-      throw error
-    }
-    return {
-      close: async () => {
-        await reader.close()
-        this.#readers.delete(reader)
-      },
-    }
+    return await this.#readers.start(reader)
   }
 
   /** Where Redis doesn't know how far a group is (`lag` is null), the whole stream is counted: it is never more than that. */
@@ -180,7 +154,7 @@ class RedisBroker implements Broker {
     const signal = AbortSignal.timeout(REQUEST_MS_MAX)
     const connection = await this.#main.get(signal)
     const ask = (...command: string[]) => this.#ask(connection, command, signal)
-    if ((await ask('TYPE', topic)) === 'none') throw missing(topic)
+    if ((await ask('TYPE', topic)) === 'none') throw missingStream(topic)
     const [length, groups] = await Promise.all([ask('XLEN', topic), ask('XINFO', 'GROUPS', topic)])
     const facts = records(groups).find((each) => each.get('name') === group)
     const unread = Number(facts?.get('lag') ?? 'null')
@@ -188,17 +162,9 @@ class RedisBroker implements Broker {
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#readers].map((reader) => reader.abandon()))
-    this.#readers.clear()
+    await this.#readers.abandon()
     this.#main.close()
   }
-}
-
-function missing(topic: string): EscrowError {
-  return new EscrowError(
-    'unknownDestination',
-    `redis: there is no stream ${topic}: create it, or set missingTopics to 'create'`,
-  )
 }
 
 /** An empty stream, which only a group can make. */
@@ -234,12 +200,7 @@ function parse(options: RedisOptions) {
   const maxLength = gate.integer('maxLength', 1, Number.MAX_SAFE_INTEGER)
   const maxAgeMs = gate.integer('maxAgeMs', 1, Number.MAX_SAFE_INTEGER)
   if (maxLength !== undefined && maxAgeMs !== undefined)
-    throw gate.invalid(
-      'maxAgeMs',
-      'allowed together with maxLength',
-      'Redis trims a stream by one of them',
-      maxAgeMs,
-    )
+    throw gate.invalid('maxAgeMs', 'allowed together with maxLength: Redis trims a stream by one', maxAgeMs)
   const trimming = (): readonly string[] => {
     if (maxLength !== undefined) return ['MAXLEN', '~', String(maxLength)]
     return maxAgeMs === undefined ? [] : ['MINID', '~', String(Date.now() - maxAgeMs)]
@@ -256,8 +217,7 @@ function parse(options: RedisOptions) {
   return {
     address,
     trimming,
-    durability: gate.choice('durability', ['any', 'replicated']) ?? 'any',
-    missingTopics: gate.choice('missingTopics', ['refuse', 'create']) ?? 'refuse',
+    ...gate.topicPolicy(),
     replicasMin: gate.integer('replicasMin', 1, 100) ?? 1,
     claimIdleMs: gate.integer('claimIdleMs', 100, 3_600_000) ?? 30_000,
     consumer: gate.text('consumer'),

@@ -34,7 +34,7 @@ import { activeTrace } from '../participant/tracing.ts'
 import { systemRuntime } from '../runtime.ts'
 import { checkStatus, type LinkOptions, linkError, RocketmqLink, statusOf } from './rocketmq/link.ts'
 import { toProtobuf } from './rocketmq/message.ts'
-import { invalidOption, parseConnection, type RocketmqConnection } from './rocketmq/options.ts'
+import { parseConnection, type RocketmqConnection, rocketmqGate } from './rocketmq/options.ts'
 import type { RocketmqTelemetry } from './rocketmq/telemetry.ts'
 
 /** Options of `rocketmqNative`. */
@@ -106,17 +106,17 @@ const { Code, ClientType, TransactionResolution, TransactionSource } = definitio
  * `brokerUnavailable` when no proxy answers within `requestTimeoutMs`.
  */
 export async function rocketmqNative(options: RocketmqNativeOptions): Promise<RocketmqNative> {
-  const link = parseConnection(FACTORY, options, ['topics', 'checker', 'checkTimeoutMs'])
-  const { topics, checker, checkTimeoutMs = 10_000 } = options
+  const gate = rocketmqGate(FACTORY, options, ['topics', 'checker', 'checkTimeoutMs'])
+  const link = parseConnection(gate, options)
+  const { topics, checker } = options
   if (!Array.isArray(topics) || topics.length === 0 || !topics.every((each) => typeof each === 'string'))
-    throw invalidOption(FACTORY, 'topics', 'a list of at least one topic', topics ?? null)
+    throw gate.invalid('topics', 'a list of at least one topic', topics ?? null)
   if (
     typeof checker !== 'function' &&
     typeof (checker as TransactionChecker | undefined)?.check !== 'function'
   )
-    throw invalidOption(FACTORY, 'checker', 'a checker')
-  if (!Number.isSafeInteger(checkTimeoutMs) || checkTimeoutMs < 100 || checkTimeoutMs > 25_000)
-    throw invalidOption(FACTORY, 'checkTimeoutMs', 'a whole number, 100-25000', checkTimeoutMs)
+    throw gate.invalid('checker', 'a checker')
+  const checkTimeoutMs = gate.integer('checkTimeoutMs', 100, 25_000) ?? 10_000
   const producer = new NativeProducer(link, { topics, checker: toChecker(checker), checkTimeoutMs })
   try {
     await producer.open()

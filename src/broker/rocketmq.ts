@@ -38,14 +38,10 @@ import type {
 import { type Master, RocketmqAdmin } from './rocketmq/admin.ts'
 import { checkStatus, type LinkOptions, linkError, RocketmqLink } from './rocketmq/link.ts'
 import { faultOf } from './rocketmq/message.ts'
-import {
-  invalidOption,
-  parseAddresses,
-  parseConnection,
-  type RocketmqConnection,
-} from './rocketmq/options.ts'
+import { parseAddresses, parseConnection, type RocketmqConnection, rocketmqGate } from './rocketmq/options.ts'
 import { RocketmqPublisher } from './rocketmq/publisher.ts'
 import { RocketmqReader } from './rocketmq/reader.ts'
+import { within } from './within.ts'
 
 /** Options of `rocketmq`. */
 export interface RocketmqOptions extends RocketmqConnection, TopicPolicy {
@@ -65,23 +61,22 @@ const { MessageType } = definition
 
 /** RocketMQ for `brokers` in the configuration. Throws `invalidArgument` for wrong options; connects at first use. */
 export function rocketmq(options: RocketmqOptions): Broker {
-  const link = parseConnection(KIND, options, ['nameServers', 'durability', 'missingTopics'])
-  const { nameServers, durability = 'any', missingTopics = 'refuse' } = options
-  if (!['any', 'replicated'].includes(durability))
-    throw invalidOption(KIND, 'durability', 'one of any, replicated', durability)
-  if (!['refuse', 'create'].includes(missingTopics))
-    throw invalidOption(KIND, 'missingTopics', 'one of refuse, create', missingTopics)
+  const gate = rocketmqGate(KIND, options, ['nameServers', 'durability', 'missingTopics'])
+  const link = parseConnection(gate, options)
+  const policy = gate.topicPolicy()
+  const { durability, missingTopics } = policy
+  const { nameServers } = options
   if (nameServers !== undefined) {
     const { credentials, requestTimeoutMs } = link
-    const addresses = parseAddresses(KIND, 'nameServers', nameServers)
+    const addresses = parseAddresses(gate, 'nameServers', nameServers)
     const admin = new RocketmqAdmin({ nameServers: addresses, credentials, requestTimeoutMs })
-    return new RocketmqBroker(link, admin, { durability, missingTopics })
+    return new RocketmqBroker(link, admin, policy)
   }
   if (durability === 'replicated')
-    throw invalidOption(KIND, 'durability', 'checked without the option nameServers', durability)
+    throw gate.invalid('durability', 'checked without the option nameServers', durability)
   if (missingTopics === 'create')
-    throw invalidOption(KIND, 'missingTopics', 'possible without the option nameServers', missingTopics)
-  return new RocketmqBroker(link, undefined, { durability, missingTopics })
+    throw gate.invalid('missingTopics', 'possible without the option nameServers', missingTopics)
+  return new RocketmqBroker(link, undefined, policy)
 }
 
 class RocketmqBroker implements Broker {
@@ -310,7 +305,8 @@ async function bodyBytesMax(
       () => {},
     )
     const timeout = AbortSignal.any([signal, AbortSignal.timeout(options.requestTimeoutMs)])
-    const told = await until(telemetry.settings(), timeout)
+    const late = () => new EscrowError('brokerUnavailable', 'RocketMQ did not tell its settings in time')
+    const told = await within(telemetry.settings(), timeout, late)
     const left = await asking.call(
       (client) => client.notifyClientTermination,
       new service.NotifyClientTerminationRequest(),
@@ -321,19 +317,5 @@ async function bodyBytesMax(
     throw linkError(thrown)
   } finally {
     asking.close()
-  }
-}
-
-/** Waits no longer than the signal. */
-async function until<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  const late = new EscrowError('brokerUnavailable', 'RocketMQ did not tell its settings in time')
-  if (signal.aborted) throw late
-  const aborted = Promise.withResolvers<never>()
-  const abort = () => aborted.reject(late)
-  signal.addEventListener('abort', abort, { once: true })
-  try {
-    return await Promise.race([promise, aborted.promise])
-  } finally {
-    signal.removeEventListener('abort', abort)
   }
 }

@@ -8,16 +8,19 @@ const brokers = ['127.0.0.1:9092']
 const sasl = { mechanism: 'plain', username: 'u', password: 'secret-word' } as const
 
 const wrong: readonly (readonly [option: string, options: object])[] = [
-  ['options', { brokers, acks: 1 }],
+  ['acks', { brokers, acks: 1 }],
   ['brokers', { brokers: [] }],
   ['brokers[1]', { brokers: [...brokers, '127.0.0.1'] }],
   ['brokers[0]', { brokers: ['::1:9092'] }],
   ['brokers[0]', { brokers: ['user:secret-word@host:9092'] }],
   ['clientId', { brokers, clientId: 'with space' }],
   ['ssl', { brokers, ssl: 'yes' }],
-  ['sasl', { brokers, sasl: { ...sasl, token: 'secret-word' } }],
+  ['sasl', { brokers, sasl: 'secret-word' }],
+  ['sasl.token', { brokers, sasl: { ...sasl, token: 'secret-word' } }],
   ['sasl.mechanism', { brokers, sasl: { ...sasl, mechanism: 'gssapi' } }],
   ['sasl.password', { brokers, sasl: { ...sasl, password: '' } }],
+  ['sasl.username', { brokers, sasl: { ...sasl, username: undefined } }],
+  ['transactional.idPrefix', { brokers, transactional: {} }],
   ['transactional.idPrefix', { brokers, transactional: { idPrefix: '' } }],
   ['durability', { brokers, durability: 'all' }],
   ['missingTopics', { brokers, missingTopics: 'make' }],

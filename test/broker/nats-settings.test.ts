@@ -73,8 +73,11 @@ test.each([
   } catch (thrown) {
     error = thrown
   }
-  expect(error).toMatchObject({ code: 'invalidArgument' satisfies ErrorCode })
-  expect(String(error)).toContain(name)
+  expect(error).toMatchObject({
+    code: 'invalidArgument' satisfies ErrorCode,
+    details: { option: name },
+    message: expect.stringContaining(name),
+  })
   expect(String(error)).not.toContain('secret')
 })
 

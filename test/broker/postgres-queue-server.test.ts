@@ -94,7 +94,11 @@ describe('options', () => {
   ])('%j is refused by name', (options, name) => {
     const make = () => postgresQueue(options as unknown as PostgresQueueOptions)
     expect(make).toThrow(
-      expect.objectContaining({ code: 'invalidArgument', message: expect.stringContaining(name) }),
+      expect.objectContaining({
+        code: 'invalidArgument',
+        message: expect.stringContaining(name),
+        details: { option: name },
+      }),
     )
     expect(make).not.toThrow(/secret/)
   })

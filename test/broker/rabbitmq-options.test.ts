@@ -14,27 +14,25 @@ function refusal(options: object): EscrowError {
 }
 
 test.each([
-  [{}, /url is missing; it is amqp:/],
-  [{ url: [] }, /url is not as it must be; it may be amqp:/],
-  [{ url: 'http://shop:secret-word@localhost' }, /url is not as it must be/],
-  [{ url: [url, 'secret-word'] }, /url is not as it must be/],
-  [{ url, heartbeat: 5 }, /no option "heartbeat"; there are .*heartbeatSeconds/],
-  [{ url, heartbeatSeconds: 0 }, /heartbeatSeconds is 0; it may be a whole number from 1 to 3600/],
-  [{ url, connectTimeoutMs: 0.5 }, /connectTimeoutMs is 0.5; .* from 1 to 60000/],
-  [{ url, messageBytesMax: -1 }, /messageBytesMax is -1/],
-  [{ url, queueType: 'stream' }, /queueType is "stream"; it may be quorum or classic/],
-  [{ url, deliveryLimit: 0 }, /deliveryLimit is 0; it may be a whole number from 1, or -1/],
-  [{ url, singleActiveConsumer: 'yes' }, /singleActiveConsumer is "yes"; it may be true or false/],
-  [{ url, missingTopics: 'make' }, /missingTopics is "make"; it may be refuse or create/],
-  [{ url, durability: 'all' }, /durability is "all"; it may be any or replicated/],
-  [
-    { url, managementUrl: 'shop:secret-word@localhost' },
-    /managementUrl is not as it must be; it may be http:/,
-  ],
-  [{ url, tls: { crt: 'secret-word' } }, /tls is not as it must be; it may be an object of ca, cert/],
-])('%o is refused, without a password in the message', (options, says) => {
-  const { code, message } = refusal(options)
-  expect(code).toBe('invalidArgument')
+  [{}, 'url', /is not given: it is amqp:/],
+  [{ url: [] }, 'url', /is not amqp:/],
+  [{ url: 'http://shop:secret-word@localhost' }, 'url', /is not amqp:/],
+  [{ url: [url, 'secret-word'] }, 'url', /is not amqp:/],
+  [{ url, heartbeat: 5 }, 'heartbeat', /known are .*heartbeatSeconds/],
+  [{ url, heartbeatSeconds: 0 }, 'heartbeatSeconds', /: 0 is not a whole number, 1-3600/],
+  [{ url, connectTimeoutMs: 0.5 }, 'connectTimeoutMs', /: 0.5 .* 1-60000/],
+  [{ url, messageBytesMax: -1 }, 'messageBytesMax', /: -1 is not/],
+  [{ url, queueType: 'stream' }, 'queueType', /: "stream" is not one of quorum, classic/],
+  [{ url, deliveryLimit: 0 }, 'deliveryLimit', /: 0 is not -1, or a whole number from 1/],
+  [{ url, deliveryLimit: -2 }, 'deliveryLimit', /: -2 is not/],
+  [{ url, singleActiveConsumer: 'yes' }, 'singleActiveConsumer', /: "yes" is not true or false/],
+  [{ url, missingTopics: 'make' }, 'missingTopics', /: "make" is not one of refuse, create/],
+  [{ url, durability: 'all' }, 'durability', /: "all" is not one of any, replicated/],
+  [{ url, managementUrl: 'shop:secret-word@localhost' }, 'managementUrl', /is not http:/],
+  [{ url, tls: { crt: 'secret-word' } }, 'tls.crt', /known are ca, cert/],
+])('%o is refused, without a password in the message', (options, option, says) => {
+  const { code, message, details } = refusal(options)
+  expect({ code, details }).toEqual({ code: 'invalidArgument', details: { option } })
   expect(message).toMatch(says)
   expect(message).not.toContain('secret-word')
 })

@@ -25,6 +25,7 @@ import type {
   Topic,
 } from '../broker.ts'
 import { headersOf } from '../headers.ts'
+import { Readers } from '../readers.ts'
 import { hashOfKey } from './hash.ts'
 import {
   type AdminLink,
@@ -65,7 +66,7 @@ export class KafkaBroker implements Broker {
   readonly #settings: KafkaSettings
   readonly #producers: Links<ProducerLink>
   readonly #admins: Links<AdminLink>
-  readonly #subscriptions = new Set<KafkaSubscription>()
+  readonly #subscriptions = new Readers<KafkaSubscription>()
   /** `max.message.bytes` of the topics that were registered. */
   readonly #batchBytesMax = new Map<string, number>()
 
@@ -185,24 +186,11 @@ export class KafkaBroker implements Broker {
     return parts
   }
 
-  async subscribe(
+  subscribe(
     options: SubscribeOptions,
     handle: (message: BrokerMessage) => Promise<void>,
   ): Promise<Subscription> {
-    const subscription = new KafkaSubscription(this.#driver, options, handle)
-    this.#subscriptions.add(subscription)
-    try {
-      await subscription.start()
-    } catch (error) {
-      this.#subscriptions.delete(subscription)
-      throw error
-    }
-    return {
-      close: async () => {
-        await subscription.close()
-        this.#subscriptions.delete(subscription)
-      },
-    }
+    return this.#subscriptions.start(new KafkaSubscription(this.#driver, options, handle))
   }
 
   async lag(topic: string, group: string): Promise<number> {
@@ -215,9 +203,7 @@ export class KafkaBroker implements Broker {
   async close(): Promise<void> {
     this.#producers.close()
     this.#admins.close()
-    const subscriptions = [...this.#subscriptions]
-    this.#subscriptions.clear()
-    await Promise.all(subscriptions.map((each) => each.abandon()))
+    await this.#subscriptions.abandon()
   }
 }
 

@@ -1,7 +1,7 @@
 /** What both adapters of Kafka are told, and the one gate that it passes. */
 import type { ConnectionOptions } from 'node:tls'
-import { EscrowError } from '../../core/errors.ts'
 import type { TopicPolicy } from '../broker.ts'
+import { OptionGate } from '../option-gate.ts'
 
 /** Of `kafka` and of `kafkaPlatformatic`. */
 export interface KafkaOptions extends TopicPolicy {
@@ -64,113 +64,96 @@ export interface KafkaSettings {
   readonly minInsyncReplicas: number
 }
 
-/** Checks and completes options. Throws `invalidArgument` with the option, its value (never of `sasl`) and what is allowed. */
-export function parseKafkaOptions(options: KafkaOptions): KafkaSettings {
-  known('options', options, [
-    'brokers',
-    'clientId',
-    'ssl',
-    'sasl',
-    'transactional',
-    'durability',
-    'missingTopics',
-    'createdTopics',
-  ])
-  const { brokers, clientId = 'escrow', ssl = false, sasl, transactional, createdTopics = {} } = options
-  const { durability = 'any', missingTopics = 'refuse' } = options
-  if (!Array.isArray(brokers) || brokers.length === 0)
-    throw invalid('brokers', brokers, 'a list of host:port')
-  for (const [at, broker] of brokers.entries()) {
-    // kafkajs takes all before the first colon for the host, so that an IPv6 address can't be one.
-    if (typeof broker !== 'string' || !/^[^\s:/@]+:\d{1,5}$/.test(broker))
-      throw invalid(
-        `brokers[${at}]`,
-        String(broker).replace(/^.*@/, '…@'),
-        'host:port, with a name or an IPv4 address',
-      )
-  }
-  matches('clientId', clientId, /^[\w.-]{1,249}$/, 'up to 249 letters, digits, dots, hyphens and underscores')
-  if (typeof ssl !== 'boolean' && !isObject(ssl))
-    throw invalid('ssl', typeof ssl, 'true, false or an object for tls.connect')
-  if (!['any', 'replicated'].includes(durability))
-    throw invalid('durability', durability, 'any or replicated')
-  if (!['refuse', 'create'].includes(missingTopics))
-    throw invalid('missingTopics', missingTopics, 'refuse or create')
-  if (sasl !== undefined) checkSasl(sasl)
-  if (transactional !== undefined) checkTransactional(transactional)
+const KNOWN = [
+  'brokers',
+  'clientId',
+  'ssl',
+  'sasl',
+  'transactional',
+  'durability',
+  'missingTopics',
+  'createdTopics',
+] as const satisfies readonly (keyof KafkaOptions)[]
+const KNOWN_SASL = ['mechanism', 'username', 'password'] as const satisfies readonly (keyof KafkaSasl)[]
+const KNOWN_CREATED = [
+  'partitions',
+  'replicationFactor',
+  'minInsyncReplicas',
+] as const satisfies readonly (keyof KafkaCreatedTopics)[]
+
+/** Checks and completes the options of `factory`. Throws `invalidArgument`, which never tells a user's name or password. */
+export function parseKafkaOptions(options: KafkaOptions, factory = 'kafka'): KafkaSettings {
+  const gate = new OptionGate(factory, options, KNOWN)
+  const { durability, missingTopics } = gate.topicPolicy()
   const isReplicatedAsked = durability === 'replicated'
+  const clientId = /^[\w.-]{1,249}$/
   return Object.freeze({
-    brokers: [...brokers],
-    clientId,
-    tls: ssl === false ? undefined : ssl === true ? {} : { ...ssl },
-    sasl: sasl && { ...sasl },
-    idPrefix: transactional?.idPrefix,
+    brokers: parseBrokers(gate, options.brokers),
+    clientId: gate.matching('clientId', clientId, `up to 249 ${CHARACTERS}`) ?? 'escrow',
+    tls: parseTls(gate, options.ssl),
+    sasl: parseSasl(gate),
+    idPrefix: parseIdPrefix(gate),
     isReplicatedAsked,
     createsTopics: missingTopics === 'create',
-    ...parseCreatedTopics(createdTopics, isReplicatedAsked),
+    ...parseCreatedTopics(gate, isReplicatedAsked),
   })
 }
 
-function checkSasl(sasl: KafkaSasl): void {
-  known('sasl', sasl, ['mechanism', 'username', 'password'])
-  if (!['plain', 'scram-sha-256', 'scram-sha-512'].includes(sasl.mechanism))
-    throw invalid('sasl.mechanism', sasl.mechanism, 'plain, scram-sha-256 or scram-sha-512')
-  for (const name of ['username', 'password'] as const) {
-    if (typeof sasl[name] !== 'string' || sasl[name] === '')
-      throw invalid(`sasl.${name}`, `a ${typeof sasl[name]}`, 'a string that is not empty')
+const CHARACTERS = 'letters, digits, dots, hyphens and underscores'
+
+function parseBrokers(gate: OptionGate, value: unknown): readonly string[] {
+  if (!Array.isArray(value) || value.length === 0)
+    throw gate.invalid('brokers', 'a list of host:port', value ?? null)
+  for (const [at, broker] of value.entries()) {
+    // kafkajs takes all before the first colon for the host, so that an IPv6 address can't be one.
+    if (typeof broker !== 'string' || !/^[^\s:/@]+:\d{1,5}$/.test(broker))
+      throw gate.invalid(
+        `brokers[${at}]`,
+        'host:port, with a name or an IPv4 address',
+        String(broker).replace(/^.*@/, '…@'),
+      )
   }
+  return [...value]
 }
 
-function checkTransactional(transactional: KafkaTransactional): void {
-  known('transactional', transactional, ['idPrefix'])
-  const allowed = 'up to 200 letters, digits, dots, hyphens and underscores'
-  matches('transactional.idPrefix', transactional.idPrefix, /^[\w.-]{1,200}$/, allowed)
+function parseTls(gate: OptionGate, ssl: KafkaOptions['ssl']): ConnectionOptions | undefined {
+  if (ssl === undefined || typeof ssl === 'boolean') return ssl ? {} : undefined
+  return { ...gate.object<ConnectionOptions>('ssl', 'true, false or an object for tls.connect') }
 }
 
-function parseCreatedTopics(created: KafkaCreatedTopics, isReplicatedAsked: boolean) {
-  known('createdTopics', created, ['partitions', 'replicationFactor', 'minInsyncReplicas'])
-  const { partitions, replicationFactor, minInsyncReplicas } = created
-  const settings = {
-    partitions: count('createdTopics.partitions', partitions, 100_000) ?? -1,
-    replicationFactor:
-      count('createdTopics.replicationFactor', replicationFactor, 32_767) ?? (isReplicatedAsked ? 3 : -1),
-    minInsyncReplicas:
-      count('createdTopics.minInsyncReplicas', minInsyncReplicas, 32_767) ?? (isReplicatedAsked ? 2 : -1),
-  }
+function parseSasl(gate: OptionGate): KafkaSasl | undefined {
+  const sasl = gate.inner('sasl', KNOWN_SASL)
+  const mechanisms = ['plain', 'scram-sha-256', 'scram-sha-512'] as const
+  return (
+    sasl && {
+      mechanism: sasl.choice('mechanism', mechanisms) ?? sasl.missing('mechanism', mechanisms.join(' or ')),
+      username: sasl.text('username') ?? sasl.missing('username'),
+      password: sasl.text('password') ?? sasl.missing('password'),
+    }
+  )
+}
+
+function parseIdPrefix(gate: OptionGate): string | undefined {
+  const transactional = gate.inner('transactional', ['idPrefix'])
+  const allowed = `up to 200 ${CHARACTERS}`
+  return (
+    transactional &&
+    (transactional.matching('idPrefix', /^[\w.-]{1,200}$/, allowed) ??
+      transactional.missing('idPrefix', allowed))
+  )
+}
+
+function parseCreatedTopics(gate: OptionGate, isReplicatedAsked: boolean) {
+  const created = gate.inner('createdTopics', KNOWN_CREATED)
+  const partitions = created?.integer('partitions', 1, 100_000) ?? -1
+  const replicationFactor = created?.integer('replicationFactor', 1, 32_767) ?? (isReplicatedAsked ? 3 : -1)
+  const minInsyncReplicas = created?.integer('minInsyncReplicas', 1, 32_767) ?? (isReplicatedAsked ? 2 : -1)
   // Such a topic would be made, and take no message ever.
-  if (settings.replicationFactor > 0 && settings.minInsyncReplicas > settings.replicationFactor)
-    throw invalid(
+  if (replicationFactor > 0 && minInsyncReplicas > replicationFactor)
+    throw gate.invalid(
       'createdTopics.minInsyncReplicas',
-      settings.minInsyncReplicas,
-      `at most the replicationFactor of ${settings.replicationFactor}`,
+      `at most the replicationFactor of ${replicationFactor}`,
+      minInsyncReplicas,
     )
-  return settings
-}
-
-function isObject(value: unknown): value is object {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-function known(option: string, value: unknown, names: readonly string[]): void {
-  if (!isObject(value)) throw invalid(option, typeof value, 'an object')
-  const stranger = Object.keys(value).find((name) => !names.includes(name))
-  if (stranger !== undefined) throw invalid(option, stranger, `an option: known are ${names.join(', ')}`)
-}
-
-function matches(option: string, value: unknown, pattern: RegExp, allowed: string): void {
-  if (typeof value !== 'string' || !pattern.test(value)) throw invalid(option, value, allowed)
-}
-
-function count(option: string, value: number | undefined, max: number): number | undefined {
-  if (value === undefined) return undefined
-  if (!Number.isInteger(value) || value < 1 || value > max)
-    throw invalid(option, value, `a whole number, 1-${max}`)
-  return value
-}
-
-function invalid(option: string, value: unknown, allowed: string): EscrowError {
-  const shown = typeof value === 'string' ? JSON.stringify(value.slice(0, 100)) : String(value)
-  return new EscrowError('invalidArgument', `kafka option ${option}: ${shown} is not ${allowed}`, {
-    details: { option },
-  })
+  return { partitions, replicationFactor, minInsyncReplicas }
 }

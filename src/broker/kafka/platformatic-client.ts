@@ -7,8 +7,9 @@ import {
   kGetBootstrapConnection,
   type Producer,
 } from '@platformatic/kafka'
+import { isTlsCode } from '../tls.ts'
 import type { KafkaSettings } from './options.ts'
-import { isTlsCode, type Trouble } from './topics.ts'
+import type { Trouble } from './topics.ts'
 
 const CONNECT_MS_MAX = 5_000
 const REQUEST_MS_MAX = 30_000

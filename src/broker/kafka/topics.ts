@@ -76,11 +76,6 @@ export function isRefusing({ type }: Trouble): boolean {
   return REFUSING.has(type)
 }
 
-/** Node's code of a failed handshake, or of a certificate that isn't trusted. */
-export function isTlsCode(code: unknown): boolean {
-  return typeof code === 'string' && /CERT|^ERR_(TLS|SSL)|^UNABLE_TO_|^EPROTO$/.test(code)
-}
-
 /** What a caller is told when a topic couldn't be asked about. */
 export function errorOf(what: string, { type, message }: Trouble, cause?: unknown): EscrowError {
   const code: ErrorCode = FORBIDDING.test(type)

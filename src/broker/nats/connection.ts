@@ -16,6 +16,7 @@ import {
 } from '@nats-io/transport-node'
 import { EscrowError } from '../../core/errors.ts'
 import type { Connection } from '../connector.ts'
+import { isTlsCode } from '../tls.ts'
 
 /** Where NATS is, and who asks. */
 export interface NatsAddress {
@@ -143,8 +144,6 @@ export class NatsConnection implements Connection {
   }
 }
 
-const TLS_ERROR = /^(ERR_TLS|ERR_SSL|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|EPROTO)/
-
 /** The error of Escrow for what the library or the server said; total. */
 export function natsError(thrown: unknown): EscrowError {
   if (thrown instanceof EscrowError) return thrown
@@ -154,7 +153,7 @@ export function natsError(thrown: unknown): EscrowError {
     thrown instanceof AuthorizationError ||
     thrown instanceof PermissionViolationError ||
     (thrown instanceof JetStreamApiError && thrown.status < 500) ||
-    TLS_ERROR.test(String(code ?? ''))
+    isTlsCode(code)
   if (thrown instanceof Error && thrown.name === 'JetStreamNotEnabled')
     return new EscrowError('brokerUnavailable', 'nats: JetStream does not answer: see that it is enabled', {
       cause: thrown,

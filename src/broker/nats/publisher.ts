@@ -4,6 +4,7 @@
  */
 import { type Msg, type MsgHdrs, headers as newHeaders } from '@nats-io/transport-node'
 import type { BrokerMessage, MessageText, PublishOutcome } from '../broker.ts'
+import type { Publisher } from '../connector.ts'
 import { headerFault, headersOf } from '../headers.ts'
 import { type NatsConnection, natsError } from './connection.ts'
 
@@ -17,26 +18,14 @@ interface Acknowledgement {
 }
 
 /** Such a publisher. */
-export class NatsPublisher {
+export class NatsPublisher implements Publisher<NatsConnection> {
   /** By topic, as it was registered. */
   readonly streams = new Map<string, string>()
-  readonly #drop: (connection: NatsConnection) => void
 
-  /** `drop` ends a connection that isn't to be used any more. */
-  constructor(drop: (connection: NatsConnection) => void) {
-    this.#drop = drop
-  }
-
-  /** As `Broker.publish`. */
   async publish(
     connection: NatsConnection,
     batch: readonly BrokerMessage[],
-    signal: AbortSignal,
   ): Promise<readonly PublishOutcome[]> {
-    // What is still to be written must not be written any more once it is said to have failed.
-    const stop = (): void => this.#drop(connection)
-    signal.addEventListener('abort', stop, { once: true })
-    if (signal.aborted) stop()
     const outcomes: PublishOutcome[] = Array.from({ length: batch.length })
     const keys = new Map<string, number[]>()
     const published: Promise<void>[] = []
@@ -51,7 +40,6 @@ export class NatsPublisher {
       published.push(this.#publishChain(connection, batch, begun, outcomes))
     }
     await Promise.all(published)
-    signal.removeEventListener('abort', stop)
     return outcomes
   }
 

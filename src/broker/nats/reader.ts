@@ -25,9 +25,11 @@ import {
 import { type Msg, type Subscription as NatsSubscription, nanos } from '@nats-io/transport-node'
 import { EscrowError } from '../../core/errors.ts'
 import type { BrokerMessage, SubscribeOptions } from '../broker.ts'
-import { answered, briefly, type Connector } from '../connector.ts'
+import type { Connector } from '../connector.ts'
 import { messageOf } from '../headers.ts'
 import { Lanes } from '../lanes.ts'
+import type { Reader } from '../readers.ts'
+import { answered, briefly } from '../within.ts'
 import type { NatsConnection } from './connection.ts'
 
 /** What a reader is made of. */
@@ -64,7 +66,7 @@ const CLOSED = 0
 const CONSUMER_NOT_FOUND = 10_014
 
 /** Such a reader. */
-export class NatsReader {
+export class NatsReader implements Reader {
   readonly #options: NatsReaderOptions
   readonly #lanes: Lanes<Entry>
   /** From when it comes until its acknowledgement is confirmed; by its identity. */
@@ -72,8 +74,6 @@ export class NatsReader {
   /** Acknowledged of late: a server that crashed may have forgotten that. */
   readonly #recent = new Map<string, string>()
   #handled: Entry[] = []
-  /** Undefined: it reads. */
-  #aside: Entry[] | undefined
   #stream = ''
   #ackWaitMs: number
   readonly #ending = new AbortController()
@@ -93,6 +93,7 @@ export class NatsReader {
       keyOf: ({ message }) => message.key,
       handle: ({ message }) => options.handle(message),
       done: (entry) => this.#acknowledge(entry),
+      compare: (one, other) => one.seq - other.seq,
     })
   }
 
@@ -101,22 +102,19 @@ export class NatsReader {
     const connection = await this.#options.connector.get(signal)
     await answered('nats', this.#makeConsumer(connection))
     this.#heartbeat = setInterval(() => this.#renew(), Math.ceil(this.#ackWaitMs / 3))
-    this.#reading = this.#run()
+    const { connector } = this.#options
+    this.#reading = connector.readUntil(this.#ending.signal, (connection) => this.#read(connection))
   }
 
   async #makeConsumer(connection: NatsConnection): Promise<ConsumerInfo> {
     const { topic, consumer, findStream, from, ackWaitMs } = this.#options
     const manager = await jetstreamManager(connection.client, { checkAPI: false })
     const stream = await findStream(manager)
-    if (stream === undefined)
-      throw new EscrowError(
-        'unknownDestination',
-        `nats: no stream binds the subject ${topic}: create one, or set missingTopics to 'create'`,
-      )
+    if (stream === undefined) throw missingStream(topic)
     this.#stream = stream
-    const info = await manager.consumers.info(stream, consumer).catch((error) => {
-      if (!(error instanceof JetStreamApiError) || error.code !== CONSUMER_NOT_FOUND) throw error
-      return manager.consumers.add(stream, {
+    const info =
+      (await consumerOf(manager, stream, consumer)) ??
+      (await manager.consumers.add(stream, {
         durable_name: consumer,
         filter_subject: topic,
         ack_policy: AckPolicy.Explicit,
@@ -124,8 +122,7 @@ export class NatsReader {
         max_ack_pending: ACK_PENDING_MAX,
         max_deliver: -1,
         deliver_policy: from === 'latest' ? DeliverPolicy.New : DeliverPolicy.All,
-      })
-    })
+      }))
     if (info.config.filter_subject !== topic || info.config.ack_policy !== AckPolicy.Explicit)
       throw new EscrowError(
         'brokerRefused',
@@ -133,23 +130,6 @@ export class NatsReader {
       )
     this.#ackWaitMs = Number(info.config.ack_wait ?? nanos(ackWaitMs)) / 1e6
     return info
-  }
-
-  async #run(): Promise<void> {
-    const { connector } = this.#options
-    const { signal } = this.#ending
-    while (!signal.aborted) {
-      try {
-        const connection = await connector.get(signal)
-        await this.#read(connection).catch((error) => {
-          // At its end it still gives back what it holds.
-          if (!signal.aborted) connector.drop(connection)
-          throw error
-        })
-      } catch {
-        await sleep(PAUSE_MS, undefined, { signal }).catch(() => {})
-      }
-    }
   }
 
   async #read(connection: NatsConnection): Promise<void> {
@@ -167,9 +147,9 @@ export class NatsReader {
     void client.closed().then(() => this.#pull.end(CLOSED))
     const info = await answered('nats', this.#makeConsumer(connection))
     if (info.num_ack_pending > this.#held.size) {
-      this.#aside ??= []
+      this.#lanes.setAside()
       void this.#settle(connection).catch(() => this.#options.connector.drop(connection))
-    } else this.#goOn()
+    } else this.#lanes.goOn()
     const next = `$JS.API.CONSUMER.MSG.NEXT.${this.#stream}.${this.#options.consumer}`
     for (let pulls = 1; !this.#ending.signal.aborted; pulls++) {
       await this.#room()
@@ -194,13 +174,7 @@ export class NatsReader {
       const info = await manager.consumers.info(this.#stream, consumer)
       if (info.num_ack_pending <= this.#held.size) break
     }
-    this.#goOn()
-  }
-
-  #goOn(): void {
-    const aside = this.#aside ?? []
-    this.#aside = undefined
-    for (const entry of aside.sort((a, b) => a.seq - b.seq)) this.#lanes.add(entry)
+    this.#lanes.goOn()
   }
 
   #add(message: Msg): void {
@@ -217,8 +191,7 @@ export class NatsReader {
     const entry: Entry = { identity, seq: Number(seq), reply, message: this.#toMessage(message, seq) }
     this.#held.set(identity, entry)
     if (this.#recent.has(identity)) this.#acknowledge(entry)
-    else if (this.#aside === undefined) this.#lanes.add(entry)
-    else this.#aside.push(entry)
+    else this.#lanes.add(entry)
   }
 
   #toMessage(message: Msg, seq: string): BrokerMessage {
@@ -323,4 +296,26 @@ export class NatsReader {
 interface Pull {
   left: number
   end(status: number): void
+}
+
+/** Undefined where it isn't there. */
+export async function consumerOf(
+  manager: JetStreamManager,
+  stream: string,
+  name: string,
+): Promise<ConsumerInfo | undefined> {
+  try {
+    return await manager.consumers.info(stream, name)
+  } catch (error) {
+    if (error instanceof JetStreamApiError && error.code === CONSUMER_NOT_FOUND) return undefined
+    throw error
+  }
+}
+
+/** The error of a subject that no stream binds. */
+export function missingStream(topic: string): EscrowError {
+  return new EscrowError(
+    'unknownDestination',
+    `nats: no stream binds the subject ${topic}: create one, or set missingTopics to 'create'`,
+  )
 }

@@ -2,8 +2,16 @@
 import pg from 'pg'
 import { EscrowError } from '../../core/errors.ts'
 import { postgresFailure } from '../../core/postgres-failure.ts'
-import { POSTGRES_TYPES } from '../../core/postgres-types.ts'
+import {
+  checkServer,
+  clientConfig,
+  END_MS_MAX,
+  type Row,
+  SETUP_COLUMNS,
+  type Statement,
+} from '../../core/postgres-session.ts'
 import type { PostgresUrl } from '../../core/postgres-url.ts'
+import { within } from '../within.ts'
 
 /** How the server is reached. */
 export interface ConnectionOptions {
@@ -14,48 +22,16 @@ export interface ConnectionOptions {
   readonly prepare: (client: pg.ClientBase) => Promise<void>
 }
 
-/** A statement that is prepared once a connection. Its text never has anything in it that comes from outside. */
-export interface Statement {
-  readonly name: string
-  readonly text: string
-}
-
-/** A row: the columns in their order. */
-export type Row = readonly unknown[]
-
-/** The oldest server: it ends the statement of a client that is gone. */
-const SERVER_VERSION_MIN = 140_000
+const APPLICATION = 'escrow queue'
 const CONNECT_MS = 5_000
-/** A goodbye that isn't answered by then is none. */
-const END_MS_MAX = 1_000
 const IDLE_MS = 30_000
-const KEEP_ALIVE_MS = 10_000
 
-/**
- * `remote_apply`, where a role has it, is more than `on` and stays. The planner knows nothing of a table that was empty when
- * the statement was planned: it must look rows up by an index, always.
- */
-const SETTINGS = `select pg_backend_pid() as pid, pg_is_in_recovery() as is_standby,
-  current_setting('server_encoding') as encoding, current_setting('server_version_num')::int4 as version,
+/** `remote_apply`, where a role has it, is more than `on` and stays. */
+const SETTINGS = `select ${SETUP_COLUMNS},
   set_config('synchronous_commit', case current_setting('synchronous_commit') when 'remote_apply' then 'remote_apply' else 'on' end, false),
   set_config('statement_timeout', '60s', false), set_config('lock_timeout', '30s', false),
   set_config('idle_in_transaction_session_timeout', '30s', false), set_config('client_connection_check_interval', '1s', false),
-  set_config('default_transaction_isolation', 'read committed', false),
-  set_config('default_transaction_read_only', 'off', false), set_config('client_min_messages', 'warning', false),
-  set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
-  set_config('tcp_keepalives_count', '3', false), set_config('bytea_output', 'hex', false),
-  set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
-  set_config('enable_bitmapscan', 'off', false), set_config('enable_hashjoin', 'off', false),
-  set_config('enable_mergejoin', 'off', false), set_config('max_parallel_workers_per_gather', '0', false),
-  set_config('jit', 'off', false)`
-
-/** What a connection told as it was set up. */
-interface Told {
-  readonly pid: number
-  readonly is_standby: boolean
-  readonly encoding: string
-  readonly version: number
-}
+  set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_bitmapscan', 'off', false)`
 
 /** A failure of the broker, by class; `doing` says at what. */
 export function queueFailure(thrown: unknown, doing: string): EscrowError {
@@ -74,18 +50,7 @@ function cut(client: pg.ClientBase): void {
   connection.stream.destroy()
 }
 
-/** Resolves or rejects as `promise` does, or rejects once the signal is aborted. */
-async function within<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise: given, reject } = Promise.withResolvers<never>()
-  const giveUp = () => reject(new Error('not within the time that there was'))
-  if (signal.aborted) giveUp()
-  signal.addEventListener('abort', giveUp, { once: true })
-  try {
-    return await Promise.race([promise, given])
-  } finally {
-    signal.removeEventListener('abort', giveUp)
-  }
-}
+const late = (): Error => new Error('not within the time that there was')
 
 /** A connection that nobody else has until it is given back. */
 export class Connection {
@@ -154,7 +119,7 @@ export class Connections {
   constructor(options: ConnectionOptions) {
     this.#options = options
     this.#pool = new pg.Pool({
-      ...this.#config(),
+      ...clientConfig(options.url, APPLICATION),
       max: options.connectionsMax,
       connectionTimeoutMillis: CONNECT_MS,
       idleTimeoutMillis: IDLE_MS,
@@ -164,16 +129,6 @@ export class Connections {
     // An idle one that is lost is replaced when it is needed.
     this.#pool.on('error', () => {})
     this.#pool.on('remove', (client) => this.#all.delete(client))
-  }
-
-  #config(): pg.ClientConfig {
-    return {
-      connectionString: this.#options.url.reveal(),
-      application_name: 'escrow queue',
-      keepAlive: true,
-      keepAliveInitialDelayMillis: KEEP_ALIVE_MS,
-      types: POSTGRES_TYPES as unknown as pg.CustomTypesConfig,
-    }
   }
 
   /** Aborted once they are closed. */
@@ -190,7 +145,7 @@ export class Connections {
     if (this.closed.aborted) throw new EscrowError('brokerUnavailable', 'the broker is closed')
     const connecting = this.#pool.connect()
     try {
-      const client = await within(within(connecting, signal), this.closed)
+      const client = await within(within(connecting, signal, late), this.closed, late)
       const connection = new Connection(client, (one) => this.#taken.delete(one))
       this.#taken.add(connection)
       return connection
@@ -221,16 +176,19 @@ export class Connections {
     channel: string,
     on: { readonly message: (payload: string) => void; readonly end: () => void },
   ): Promise<() => void> {
-    const client = new pg.Client({ ...this.#config(), connectionTimeoutMillis: CONNECT_MS })
+    const client = new pg.Client({
+      ...clientConfig(this.#options.url, APPLICATION),
+      connectionTimeoutMillis: CONNECT_MS,
+    })
     client.on('error', () => {})
     client.on('notification', ({ payload }) => on.message(payload ?? ''))
     client.on('end', on.end)
     this.#all.add(client)
     client.on('end', () => this.#all.delete(client))
     try {
-      await within(client.connect(), this.closed)
+      await within(client.connect(), this.closed, late)
       const ms = AbortSignal.timeout(CONNECT_MS)
-      await within(client.query(`listen "${channel}"`), ms)
+      await within(client.query(`listen "${channel}"`), ms, late)
     } catch (error) {
       cut(client)
       throw error
@@ -244,8 +202,9 @@ export class Connections {
     client.on('error', () => {})
     const timer = setTimeout(() => cut(client), CONNECT_MS)
     try {
-      const { rows } = await client.query<Told>(SETTINGS)
-      this.#check(client, rows[0] as Told)
+      const { rows } = await client.query<unknown[]>({ text: SETTINGS, rowMode: 'array' })
+      const { url } = this.#options
+      checkServer(rows[0], client, { url, refused: 'brokerRefused', standby: 'brokerUnavailable' })
     } finally {
       clearTimeout(timer)
     }
@@ -254,25 +213,6 @@ export class Connections {
       throw error
     })
     await this.#prepared
-  }
-
-  #check(client: pg.ClientBase, told: Told): void {
-    const { url } = this.#options
-    if (told.is_standby)
-      throw new EscrowError(
-        'brokerUnavailable',
-        `the server at ${url} is a standby, which takes no writes: name the primary in the URL`,
-      )
-    const refuse = (problem: string): never => {
-      throw new EscrowError('brokerRefused', `the server at ${url} ${problem}`)
-    }
-    if (told.pid !== (client as unknown as { processID: number }).processID)
-      refuse(
-        'stands behind a pooler, where listening and prepared statements go astray: give the URL of the server itself',
-      )
-    if (told.version < SERVER_VERSION_MIN)
-      refuse(`is too old (${told.version}): PostgreSQL 14 or newer is needed`)
-    if (told.encoding !== 'UTF8') refuse(`has a database in ${told.encoding}: make one with encoding 'UTF8'`)
   }
 
   /** Forgets that the tables were there: the next connection looks again. */

@@ -6,7 +6,7 @@ import { postgresCode } from '../../core/postgres-failure.ts'
 import type { BrokerMessage } from '../broker.ts'
 import { bytesOf } from '../headers.ts'
 import { columnsOf, faultOf, MESSAGE_BYTES_MAX } from './insert.ts'
-import { checkSchema, DEFAULT_SCHEMA } from './schema.ts'
+import { DEFAULT_SCHEMA, SCHEMA, SCHEMA_ALLOWED } from './schema.ts'
 
 /** A `Client` or a `PoolClient` of `pg`, as far as it is used here. A pool is none: each of its statements is a transaction. */
 export interface EnqueueClient {
@@ -60,7 +60,8 @@ export async function enqueue(
   const complete = (
     Array.isArray(messages) ? (messages as readonly EnqueuedMessage[]) : [messages as EnqueuedMessage]
   ).map(completed)
-  checkSchema(schema)
+  if (!SCHEMA.test(schema))
+    throw new EscrowError('invalidArgument', `schema ${JSON.stringify(schema)} is not ${SCHEMA_ALLOWED}`)
   const status = client.getTransactionStatus?.()
   // E: it has failed, as PostgreSQL says better.
   if (status !== 'T' && status !== 'E')

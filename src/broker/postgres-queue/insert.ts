@@ -1,8 +1,9 @@
 /** How messages get into the queue. */
 import { ArrayBuilder, ELEMENT, textArray } from '../../core/postgres-arrays.ts'
+import type { Statement } from '../../core/postgres-session.ts'
 import type { BrokerMessage } from '../broker.ts'
 import { bytesOf, headersOf } from '../headers.ts'
-import type { Connection, Statement } from './connections.ts'
+import type { Connection } from './connections.ts'
 import { laneOf } from './schema.ts'
 
 /** Of a body, its key and its headers together. PostgreSQL takes 1 GiB, and hands a body out as text of twice its length. */

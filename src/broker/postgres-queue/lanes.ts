@@ -26,7 +26,7 @@
  * "Postgres job queues and failure by MVCC"; riverqueue/river#59). Messages are deleted behind all groups, many at once.
  */
 import { ArrayBuilder, ELEMENT, textArray } from '../../core/postgres-arrays.ts'
-import type { Row, Statement } from './connections.ts'
+import type { Row, Statement } from '../../core/postgres-session.ts'
 import { LANES } from './schema.ts'
 
 /** How far a lane has been read, and what of that is not acknowledged. */

@@ -13,9 +13,10 @@
  */
 import { randomUUID } from 'node:crypto'
 import { boundMs, fullJitterMs } from '../../core/backoff.ts'
+import type { Row, Statement } from '../../core/postgres-session.ts'
 import type { BrokerMessage, Subscription } from '../broker.ts'
 import { messageOf } from '../headers.ts'
-import type { Connections, Row, Statement } from './connections.ts'
+import type { Connections } from './connections.ts'
 import { type Item, Lane } from './lane.ts'
 import {
   acknowledgeValues,

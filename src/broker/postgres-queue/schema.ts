@@ -19,16 +19,9 @@ import { EscrowError } from '../../core/errors.ts'
 
 /** Where nothing else is said. */
 export const DEFAULT_SCHEMA = 'escrow_queue'
-const SCHEMA = /^[a-z_][a-z0-9_]{0,47}$/
-
-/** Throws `invalidArgument` unless it is the name of a schema that statements may have as it stands. */
-export function checkSchema(schema: string): void {
-  if (SCHEMA.test(schema) && !schema.startsWith('pg_')) return
-  throw new EscrowError(
-    'invalidArgument',
-    `schema ${JSON.stringify(schema)} is not 1-48 of a-z, 0-9 and '_', not first a digit or 'pg_'`,
-  )
-}
+/** Names of schemas that statements may have as they stand. */
+export const SCHEMA = /^(?!pg_)[a-z_][a-z0-9_]{0,47}$/
+export const SCHEMA_ALLOWED = "1-48 of a-z, 0-9 and '_', not first a digit or 'pg_'"
 
 /** Messages of one key are in one lane, and a lane has one reader of a group at a time. */
 export const LANES = 16

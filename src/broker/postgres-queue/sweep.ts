@@ -1,6 +1,7 @@
 /** Deletes messages that nobody needs any more. */
 import { ArrayBuilder, ELEMENT } from '../../core/postgres-arrays.ts'
-import type { Connections, Statement } from './connections.ts'
+import type { Statement } from '../../core/postgres-session.ts'
+import type { Connections } from './connections.ts'
 import { LANES } from './schema.ts'
 
 /** What is kept, milliseconds. */

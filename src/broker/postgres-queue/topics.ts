@@ -1,5 +1,6 @@
 import { EscrowError } from '../../core/errors.ts'
-import type { Connection, Row, Statement } from './connections.ts'
+import type { Row, Statement } from '../../core/postgres-session.ts'
+import type { Connection } from './connections.ts'
 
 /** What topics are held to. */
 export interface TopicsOptions {

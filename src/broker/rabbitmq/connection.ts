@@ -17,6 +17,8 @@ import type { ConnectionOptions } from 'node:tls'
 import { type ChannelModel, connect, type SocketOptions } from 'amqplib'
 import { fullJitterMs } from '../../core/backoff.ts'
 import { EscrowError } from '../../core/errors.ts'
+import { isTlsCode } from '../tls.ts'
+import { within } from '../within.ts'
 
 const RECONNECT = { delayMs: 200, delayMsMax: 2_000 }
 const ANSWER_MS_MAX = 10_000
@@ -106,7 +108,7 @@ export class OpenConnection {
   async whenUnblocked(signal: AbortSignal): Promise<void> {
     while (this.#blocked !== undefined) {
       const { why, over } = this.#blocked
-      await untilAborted(over, signal, `RabbitMQ takes no messages now: ${why}`)
+      await within(over, signal, () => unavailable(`RabbitMQ takes no messages now: ${why}`))
     }
   }
 
@@ -147,7 +149,7 @@ export class RabbitConnection {
       attempt.catch(() => {})
       this.#attempt = attempt
     }
-    return await untilAborted(this.#attempt, signal, 'RabbitMQ can not be reached in time')
+    return await within(this.#attempt, signal, () => unavailable('RabbitMQ can not be reached in time'))
   }
 
   async #connect(): Promise<OpenConnection> {
@@ -226,27 +228,12 @@ export class RabbitConnection {
   }
 }
 
-/** Waits until `signal` at the latest; then throws `brokerUnavailable` with `message`. */
-async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal, message: string): Promise<T> {
-  const { promise: aborted, reject } = Promise.withResolvers<never>()
-  const onAbort = () => reject(unavailable(message))
-  signal.addEventListener('abort', onAbort)
-  if (signal.aborted) onAbort()
-  try {
-    return await Promise.race([promise, aborted])
-  } finally {
-    signal.removeEventListener('abort', onAbort)
-  }
-}
-
 /** What RabbitMQ refuses for good, by the words of its handshake. An unknown virtual host ends it where `open` was expected. */
 const REFUSED = /terminated by server: (403|530)|Expected ConnectionOpenOk|SASL mechanism/
-/** Of TLS: certificates that aren't trusted, expired or made for another name, and a side that speaks none. */
-const REFUSED_CODES = /^(ERR_TLS|ERR_SSL|EPROTO$|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_)/
 
 function connectFailure(url: URL, thrown: unknown): EscrowError {
   const error = thrown as NodeJS.ErrnoException
-  const isRefused = REFUSED.test(error.message) || REFUSED_CODES.test(error.code ?? '')
+  const isRefused = REFUSED.test(error.message) || isTlsCode(error.code)
   // A connection to `localhost` fails for several addresses at once, with an empty message.
   const [told = ''] = (error.message || error.code || 'no connection').split('\n')
   const isVhost = told.startsWith('Expected ConnectionOpenOk')

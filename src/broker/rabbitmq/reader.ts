@@ -14,8 +14,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Channel, ConsumeMessage } from 'amqplib'
 import { type Backoff, fullJitterMs } from '../../core/backoff.ts'
 import type { EscrowError } from '../../core/errors.ts'
-import type { BrokerMessage, Subscription } from '../broker.ts'
+import type { BrokerMessage } from '../broker.ts'
 import { messageOf } from '../headers.ts'
+import type { Reader } from '../readers.ts'
 import { inTime, NEVER, type RabbitConnection } from './connection.ts'
 import { channelFailure } from './topology.ts'
 
@@ -44,7 +45,7 @@ interface Source {
 }
 
 /** One subscription. */
-export class RabbitReader implements Subscription {
+export class RabbitReader implements Reader {
   readonly #options: ReaderOptions
   readonly #hands: Hands
   readonly #closing = new AbortController()
@@ -66,7 +67,7 @@ export class RabbitReader implements Subscription {
   }
 
   /** Resolves when it reads, or once it is known that it must try again; throws what can't pass by itself. */
-  async begin(): Promise<void> {
+  async start(): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     this.#ended = this.#read(resolve, reject)
     await promise
@@ -157,8 +158,7 @@ export class RabbitReader implements Subscription {
     await this.#ended
   }
 
-  /** Ends it without waiting for what is handled. */
-  abandon(): void {
+  async abandon(): Promise<void> {
     this.#closing.abort()
     this.#hands.forget()
   }

@@ -3,6 +3,7 @@ import type { ConnectionOptions as TlsOptions } from 'node:tls'
 import { createClient, ErrorReply, MultiErrorReply, RESP_TYPES } from '@redis/client'
 import { EscrowError } from '../../core/errors.ts'
 import type { Connection } from '../connector.ts'
+import { isTlsCode } from '../tls.ts'
 
 /** Where a Redis is, and who asks. */
 export interface RedisAddress {
@@ -161,7 +162,6 @@ const PASSING = [
   'NOREPLICAS',
   'UNBLOCKED',
 ]
-const TLS_ERROR = /^(ERR_TLS|ERR_SSL|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|EPROTO)/
 
 /** The error of Escrow for what the library or the server said; total. */
 export function redisError(thrown: unknown): EscrowError {
@@ -170,7 +170,7 @@ export function redisError(thrown: unknown): EscrowError {
   // An error of several addresses has no message of its own.
   const text = `redis: ${message || code || String(thrown)}`
   if (!(thrown instanceof ErrorReply))
-    return new EscrowError(TLS_ERROR.test(code) ? 'brokerRefused' : 'brokerUnavailable', text, {
+    return new EscrowError(isTlsCode(code) ? 'brokerRefused' : 'brokerUnavailable', text, {
       cause: thrown,
     })
   const word = codeOf(thrown)

@@ -1,5 +1,6 @@
 /** Publishes on streams of Redis: a batch as one transaction, or as several one after the other where it is large. */
 import type { BrokerMessage, PublishOutcome } from '../broker.ts'
+import type { Publisher } from '../connector.ts'
 import { bytesOf, headersOf } from '../headers.ts'
 import { ErrorReply, type RedisConnection, redisError } from './connection.ts'
 
@@ -26,7 +27,7 @@ const REPLICA_MS_MAX = 5_000
 const UTF8_BYTES_MAX = 3
 
 /** Such a publisher. */
-export class RedisPublisher {
+export class RedisPublisher implements Publisher<RedisConnection> {
   /** Known from the first registration on. */
   messageBytesMax = Number.POSITIVE_INFINITY
   readonly #settings: PublishSettings
@@ -38,7 +39,6 @@ export class RedisPublisher {
     this.#drop = drop
   }
 
-  /** As `Broker.publish`. */
   async publish(
     connection: RedisConnection,
     batch: readonly BrokerMessage[],
@@ -96,13 +96,9 @@ export class RedisPublisher {
     commands: readonly (readonly (string | Buffer)[])[],
     signal: AbortSignal,
   ): Promise<readonly PublishOutcome[]> {
-    // What is still to be written must not be written any more once it is said to have failed.
-    const stop = (): void => this.#drop(connection)
-    signal.addEventListener('abort', stop, { once: true })
     try {
       const executed = connection.transact(commands)
       const waited = this.#waitForReplicas(connection)
-      if (signal.aborted) stop()
       const replies = await executed
       const lacking = await waited
       return replies.map((reply): PublishOutcome => {
@@ -113,8 +109,6 @@ export class RedisPublisher {
     } catch (thrown) {
       const failure = signal.aborted ? LATE : this.#failure(connection, thrown)
       return commands.map(() => failure)
-    } finally {
-      signal.removeEventListener('abort', stop)
     }
   }
 

@@ -14,9 +14,11 @@ import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { EscrowError } from '../../core/errors.ts'
 import type { BrokerMessage, SubscribeOptions } from '../broker.ts'
-import { answered, briefly, type Connector } from '../connector.ts'
+import type { Connector } from '../connector.ts'
 import { messageOf } from '../headers.ts'
 import { Lanes } from '../lanes.ts'
+import type { Reader } from '../readers.ts'
+import { answered, briefly } from '../within.ts'
 import { codeOf, type RedisConnection, type Reply, records, redisError } from './connection.ts'
 
 /** What a reader is made of. */
@@ -50,7 +52,7 @@ const REMOVE = `if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2
 return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2]) end`
 
 /** Such a reader. */
-export class RedisReader {
+export class RedisReader implements Reader {
   readonly #options: RedisReaderOptions
   readonly #name: string
   readonly #lanes: Lanes<Entry>
@@ -58,8 +60,6 @@ export class RedisReader {
   readonly #held = new Set<string>()
   readonly #handled: string[] = []
   readonly #ending = new AbortController()
-  /** Undefined: it reads. */
-  #aside: Entry[] | undefined
   #from: string
   #acknowledging: Promise<void> | undefined
   #reading: Promise<void> = Promise.resolve()
@@ -76,16 +76,16 @@ export class RedisReader {
       keyOf: ({ message }) => message.key,
       handle: ({ message }) => options.handle(message),
       done: ({ id }) => this.#acknowledge(id),
+      compare: byId,
     })
   }
 
   /** Makes the group, and begins to read. Rejects as `Broker.register` does. */
   async start(signal: AbortSignal): Promise<void> {
-    const connection = await this.#options.own.get(signal)
-    await answered('redis', this.#makeGroup(connection))
-    const { claimIdleMs } = this.#options
+    const { own, claimIdleMs } = this.#options
+    await answered('redis', this.#makeGroup(await own.get(signal)))
     this.#heartbeat = setInterval(() => void this.#renew().catch(() => {}), Math.ceil(claimIdleMs / 3))
-    this.#reading = this.#run()
+    this.#reading = own.readUntil(this.#ending.signal, (next) => this.#read(next))
   }
 
   async #makeGroup(connection: RedisConnection): Promise<void> {
@@ -100,40 +100,20 @@ export class RedisReader {
         ...(isCreating ? ['MKSTREAM'] : []),
       ])
     } catch (error) {
-      if (/requires the key to exist/.test(String(error)))
-        throw new EscrowError(
-          'unknownDestination',
-          `redis: there is no stream ${topic}: create it, or set missingTopics to 'create'`,
-        )
+      if (/requires the key to exist/.test(String(error))) throw missingStream(topic)
       if (codeOf(error) !== 'BUSYGROUP') throw redisError(error)
     }
     // A group that is lost later has lost what it was to read.
     this.#from = '0'
   }
 
-  async #run(): Promise<void> {
-    const { own } = this.#options
-    const { signal } = this.#ending
-    while (!signal.aborted) {
-      try {
-        const connection = await own.get(signal)
-        await this.#read(connection).catch((error) => {
-          own.drop(connection)
-          throw error
-        })
-      } catch {
-        await sleep(PAUSE_MS, undefined, { signal }).catch(() => {})
-      }
-    }
-  }
-
   async #read(connection: RedisConnection): Promise<void> {
     const { claimIdleMs } = this.#options
     await this.#makeGroup(connection)
-    this.#aside ??= []
+    this.#lanes.setAside()
     await this.#readOwn(connection)
     await this.#waitForOthers(connection)
-    this.#goOn()
+    this.#lanes.goOn()
     let claimAt = performance.now() + claimIdleMs / 2
     while (!this.#ending.signal.aborted) {
       await this.#room()
@@ -173,12 +153,6 @@ export class RedisReader {
       if (pending.every(([, consumer]) => consumer === this.#name)) return
       await sleep(LOOK_MS)
     }
-  }
-
-  #goOn(): void {
-    const aside = this.#aside ?? []
-    this.#aside = undefined
-    for (const entry of aside.sort(byId)) this.#lanes.add(entry)
   }
 
   async #readGroup(connection: RedisConnection, from: string, ...how: string[]): Promise<readonly Reply[]> {
@@ -251,15 +225,13 @@ export class RedisReader {
         this.#acknowledge(id)
         continue
       }
-      const given = { id, message: toMessage(this.#options.topic, id, fields as readonly Buffer[]) }
-      if (this.#aside === undefined) this.#lanes.add(given)
-      else this.#aside.push(given)
+      this.#lanes.add({ id, message: toMessage(this.#options.topic, id, fields as readonly Buffer[]) })
     }
   }
 
   async #room(): Promise<void> {
     // More than it can set aside: their order is given up.
-    if (this.#held.size > HELD_MAX - PAGE) this.#goOn()
+    if (this.#held.size > HELD_MAX - PAGE) this.#lanes.goOn()
     while (this.#held.size > HELD_MAX - PAGE && !this.#ending.signal.aborted)
       await new Promise<void>((resolve) => {
         this.#roomCallback = resolve
@@ -380,4 +352,12 @@ function toMessage(topic: string, id: string, fields: readonly Buffer[]): Broker
     else headers[name] = String(fields[at + 1])
   }
   return messageOf(topic, headers, body ?? Buffer.alloc(0), { id, key: '' })
+}
+
+/** The error of a stream that isn't there. */
+export function missingStream(topic: string): EscrowError {
+  return new EscrowError(
+    'unknownDestination',
+    `redis: there is no stream ${topic}: create it, or set missingTopics to 'create'`,
+  )
 }

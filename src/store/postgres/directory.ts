@@ -1,7 +1,7 @@
 import { EscrowError } from '../../core/errors.ts'
+import type { Row } from '../../core/postgres-session.ts'
 import type { Directory, DirectoryEntry } from '../directory.ts'
 import type { Connections } from './connections.ts'
-import type { Row } from './session.ts'
 
 const NAME_BYTES_MAX = 1024
 /** Behind every character: what starts with a prefix stands before the prefix and this one. */

@@ -15,6 +15,7 @@
 import { EscrowError, InvariantViolation } from '../../core/errors.ts'
 import type { TransactionKey } from '../../core/ids.ts'
 import { ArrayBuilder, ELEMENT, textArray } from '../../core/postgres-arrays.ts'
+import type { Statement } from '../../core/postgres-session.ts'
 import {
   type Checkpoint,
   compareKeys,
@@ -33,7 +34,7 @@ import { isTableMissing } from './failures.ts'
 import { PostgresHandle } from './logs.ts'
 import { queryImages } from './query.ts'
 import { FINISHED_SHAPE, LIVE_SHAPE, withinBytes } from './rows.ts'
-import type { Session, Statement } from './session.ts'
+import type { Session } from './session.ts'
 
 /** Rows of one statement of a checkpoint, at most. */
 const ROWS_PER_STATEMENT = 1_000

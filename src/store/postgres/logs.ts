@@ -12,6 +12,7 @@
  */
 import { EscrowError, InvariantViolation } from '../../core/errors.ts'
 import { ArrayBuilder, ELEMENT } from '../../core/postgres-arrays.ts'
+import type { Row } from '../../core/postgres-session.ts'
 import { corrupt } from '../binary.ts'
 import type { LogClock, LogHandle, LogRow, LogStore, Segment } from '../log.ts'
 import { checkChecksum, isSameSegment, type SegmentIdentity, segmentIdentity } from '../segment.ts'
@@ -20,7 +21,7 @@ import { Connections } from './connections.ts'
 import { isRefusal } from './failures.ts'
 import type { StoreIdentity } from './migrate.ts'
 import { withinBytes } from './rows.ts'
-import type { Row, Session, SessionOptions } from './session.ts'
+import type { Session, SessionOptions } from './session.ts'
 
 /** Segments of one look at a log, at most. */
 const SEGMENTS_PER_READ = 16

@@ -1,7 +1,14 @@
 /** One connection to the server, set up so that what the store rests on holds, whatever the role's or the server's defaults are. */
 import pg from 'pg'
 import { EscrowError } from '../../core/errors.ts'
-import { POSTGRES_TYPES } from '../../core/postgres-types.ts'
+import {
+  checkServer,
+  clientConfig,
+  END_MS_MAX,
+  type Row,
+  SETUP_COLUMNS,
+  type Statement,
+} from '../../core/postgres-session.ts'
 import type { PostgresUrl } from '../../core/postgres-url.ts'
 import type { Runtime } from '../../core/runtime.ts'
 
@@ -18,41 +25,14 @@ export interface SessionOptions {
   readonly plansAnew?: boolean
 }
 
-/** A statement that is prepared once a session. Its text never has anything in it that comes from outside. */
-export interface Statement {
-  readonly name: string
-  readonly text: string
-}
-
 /** What a parameter may be: a Buffer goes as binary, all else as text. */
 export type Parameter = string | number | boolean | Uint8Array | null
 
-/** A row: the columns in their order. */
-export type Row = readonly unknown[]
-
-/** The oldest server: detaching a partition without a lock came with it. */
-const SERVER_VERSION_MIN = 140_000
-/** A goodbye that isn't answered by then is none. */
-const END_MS_MAX = 1_000
-const KEEP_ALIVE_MS = 10_000
-
-/**
- * Everything below the lease, so that a node which stops in the middle is gone when another takes over. The planner knows
- * nothing of a table that was empty when the statement was planned: it must look rows up by an index, always.
- */
-const SETTINGS = `select pg_backend_pid(), pg_is_in_recovery(), current_setting('fsync'),
-  current_setting('server_encoding'), current_setting('server_version_num')::int4,
-  set_config('search_path', $1, false), set_config('synchronous_commit', 'on', false),
-  set_config('statement_timeout', $2, false), set_config('lock_timeout', $3, false),
-  set_config('idle_in_transaction_session_timeout', $3, false),
-  set_config('default_transaction_isolation', 'read committed', false),
-  set_config('default_transaction_read_only', 'off', false), set_config('client_min_messages', 'warning', false),
-  set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
-  set_config('tcp_keepalives_count', '3', false), set_config('bytea_output', 'hex', false),
-  set_config('extra_float_digits', '1', false), set_config('plan_cache_mode', $4, false),
-  set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
-  set_config('enable_mergejoin', 'off', false), set_config('max_parallel_workers_per_gather', '0', false),
-  set_config('jit', 'off', false)`
+/** Every time-out below the lease, so that a node which stops in the middle is gone when another takes over. */
+const SETTINGS = `select ${SETUP_COLUMNS}, set_config('search_path', $1, false),
+  set_config('synchronous_commit', 'on', false), set_config('statement_timeout', $2, false),
+  set_config('lock_timeout', $3, false), set_config('idle_in_transaction_session_timeout', $3, false),
+  set_config('extra_float_digits', '1', false), set_config('plan_cache_mode', $4, false), current_setting('fsync')`
 
 /** How long a statement, a lock and an idle transaction may take, as parts of the lease. */
 const STATEMENT_SHARE = 0.8
@@ -70,13 +50,7 @@ export class Session {
 
   private constructor(options: SessionOptions) {
     this.#options = options
-    this.#client = new pg.Client({
-      connectionString: options.url.reveal(),
-      application_name: 'escrow',
-      keepAlive: true,
-      keepAliveInitialDelayMillis: KEEP_ALIVE_MS,
-      types: POSTGRES_TYPES as unknown as pg.CustomTypesConfig,
-    })
+    this.#client = new pg.Client(clientConfig(options.url, 'escrow'))
     // Without a listener the loss of an idle connection would end the process.
     this.#client.on('error', () => {
       this.#isBroken = true
@@ -121,24 +95,13 @@ export class Session {
     const timeouts = [STATEMENT_SHARE, LOCK_SHARE].map((share) => String(Math.round(leaseMs * share)))
     const planning = plansAnew ? 'force_custom_plan' : 'force_generic_plan'
     const [row] = await this.query(SETTINGS, [`"${schema}"`, ...timeouts, planning])
-    const [pid, isStandby, fsync, encoding, version] = row as [number, boolean, string, string, number]
-    const refuse = (problem: string): never => {
-      throw new EscrowError('invalidArgument', `the server at ${url} ${problem}`)
-    }
-    const { processID } = this.#client as unknown as { processID: number }
-    if (pid !== processID)
-      refuse(
-        'stands behind a pooler, where settings, prepared statements and locks go astray: give the URL of the server itself',
-      )
-    if (version < SERVER_VERSION_MIN) refuse(`is too old (${version}): PostgreSQL 14 or newer is needed`)
-    if (encoding !== 'UTF8') refuse(`has a database in ${encoding}: make one with encoding 'UTF8'`)
-    if (fsync !== 'on') refuse('has fsync = off, so that a crash loses what was acknowledged: switch it on')
-    if (isStandby)
+    checkServer(row, this.#client, { url, refused: 'invalidArgument', standby: 'storeUnavailable' })
+    if (row?.at(-1) !== 'on')
       throw new EscrowError(
-        'storeUnavailable',
-        `the server at ${url} is a standby: name the primary in the URL`,
+        'invalidArgument',
+        `the server at ${url} has fsync = off, so that a crash loses what was acknowledged: switch it on`,
       )
-    this.pid = pid
+    this.pid = row[0] as number
   }
 
   /** Whether it can be used again: connected, and in no transaction. */

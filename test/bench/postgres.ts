@@ -307,6 +307,8 @@ export const sagaPostgresStored: Bench = {
       }),
       row('saga-postgres-stored CPU, a fifth', 'µs/saga', some.map(allUs)),
       row('saga-postgres-stored CPU, empty', 'µs/saga', empty.map(allUs)),
+      row('saga-postgres-stored PostgreSQL CPU', 'µs/saga', all.map(databaseUs)),
+      row('saga-postgres-stored PostgreSQL CPU, empty', 'µs/saga', empty.map(databaseUs)),
       row('saga-postgres-stored restart', 's', restarts, {
         limits: restarts.map(() => RESTARTED_WITHIN_S),
         wanted: 'under 5 s, after a SIGKILL',

@@ -4,6 +4,7 @@ import { type TransactionId, transactionKey } from '../../src/core/ids.ts'
 import type { MessageImage } from '../../src/core/message.ts'
 import { Entries } from '../../src/engine/entries.ts'
 import { Entry, Packer } from '../../src/engine/entry.ts'
+import { factsOf } from '../../src/engine/facts.ts'
 import { head, images } from '../core/message-fixtures.ts'
 
 const ids = fc.nat({ max: 9_000 }).map((number) => `id-${number}` as TransactionId)
@@ -58,3 +59,15 @@ test('a finished image is kept as bytes, and reads back as it was but for its bo
   )
   expect(living.pack(packer)).toBe(false)
 })
+
+test.each([true, false])(
+  'what people read of a finished image is kept where the store asks for it: %s',
+  (withFacts) => {
+    const image = { head, state: (images.rolledBack as MessageImage).state }
+    const entry = new Entry(image, { sequence: 1, unsavedFrom: 1, isStored: false })
+    entry.pack(new Packer(withFacts))
+    expect(entry.packed?.facts).toEqual(withFacts ? factsOf(image) : undefined)
+    // Bodies aren't kept, and nobody reads them here: it is the same when it is read back.
+    expect(factsOf(entry.image)).toEqual(factsOf(image))
+  },
+)

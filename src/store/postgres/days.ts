@@ -25,6 +25,12 @@ const TABLES = `select c.relname, i.inhrelid is not null, coalesce(i.inhdetachpe
   where c.relnamespace = (select relnamespace from pg_class where oid = 'finished'::regclass)
     and c.relkind = 'r' and c.relname ~ '^finished_[0-9]+$'`
 
+/**
+ * Nothing of a partition is ever deleted but the whole. Vacuumed for its insertions, it would cost a pass over each page, and
+ * from then on the gaps at their ends would be offered to rows that fit: a page read, and written whole to the WAL, for each.
+ */
+const APPENDED_ONLY = 'autovacuum_vacuum_insert_threshold = -1'
+
 interface DayTable {
   readonly day: number
   readonly isAttached: boolean
@@ -69,7 +75,9 @@ export class Days {
       if (known !== undefined) await drop(session, known)
       const table = dayTable(day)
       await session.query('begin')
-      await session.query(`create table ${table} (like finished including storage including indexes)`)
+      await session.query(
+        `create table ${table} (like finished including storage including indexes) with (${APPENDED_ONLY})`,
+      )
       // Unique in its day: a row that is written again, by a repeated checkpoint, is found by it.
       await session.query(`create unique index ${table}_key on ${table} (key)`)
       const [from, to] = [day * DAY_MS, (day + 1) * DAY_MS]

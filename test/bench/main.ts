@@ -61,8 +61,9 @@ const HELP = `npm run bench [-- options]
 
 Each value is the median of its runs; ratio is the median of value / limit of each run; spread is
 (max - min) / median. The coordinator, the load and the bare loops' two sides are processes of their own.
-A bare loop has our own codec and keeps nothing of a transaction: how far a loop can go. One in plain protobuf reads,
-writes and keeps what any implementation of the protocol must: rows "beside plain protobuf" are held against it.
+A bare loop reads and writes plain protobuf, and keeps each transaction until it ends: what no implementation of the
+protocol can do without. Rows "beside own frames" are held against a loop in Escrow's own codec, which makes ids and
+texts beforehand and keeps nothing: how far a loop can go.
 `
 
 const { values } = parseArgs({

@@ -190,3 +190,22 @@ describe('postgres: opening', () => {
     )
   })
 })
+
+describe('postgres: what finished', () => {
+  beforeEach(() => world.begin())
+  afterEach(() => world.end())
+
+  test('is appended: autovacuum leaves the partition of a day alone, however many rows come', async () => {
+    const store = await world.store()
+    const handle = await store.log.claim(0)
+    await appendAll(handle, 1, 1)
+    await store.images.checkpoint(handle, checkpointOf(1, rowOf('default/a', 1, { finishedAtMs: NOON_MS })))
+    const { rows } = await (await world.client()).query(
+      `select c.reloptions as options from pg_class c join pg_inherits i on i.inhrelid = c.oid
+        where i.inhparent = 'finished'::regclass`,
+    )
+    expect(new Set(rows.map(({ options }) => String(options)))).toEqual(
+      new Set(['autovacuum_vacuum_insert_threshold=-1']),
+    )
+  })
+})

@@ -45,8 +45,9 @@ export const list = define({
   --limit N              at most so many, 1-1000, default 100
   --page-token TOKEN     where the last page ended
 
-By status, business key and tags they are found by an index. By --saga and --kind they are looked for among 10,000 of the rest:
-a page may have fewer than --limit, or none, and still a next one.`,
+By status, business key and tags they are found by an index. By --saga and --kind they are looked for among 10,000 of the rest,
+and so are, on the embedded store, those that were delivered or completed among those that ended: a page may have fewer than
+--limit, or none, and still a next one.`,
   flags: {
     status: { type: 'string', multiple: true },
     'business-key': { type: 'string' },

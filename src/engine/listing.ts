@@ -1,7 +1,7 @@
 import type { ListRequest, ListResponse, TransactionView } from '../core/api.ts'
 import { EscrowError } from '../core/errors.ts'
 import type { Namespace } from '../core/ids.ts'
-import { isSaga, type TransactionImage } from '../core/transaction.ts'
+import { isSaga, type Status, type TransactionImage, transactionStatusOf } from '../core/transaction.ts'
 import { type Attributes, hasAttributes } from '../store/images.ts'
 import type { Store } from '../store/store.ts'
 import { decodeTransactionImage } from '../store/transaction-record.ts'
@@ -42,7 +42,8 @@ export async function list(
   const transactions: TransactionView[] = []
   let after = request.pageToken ?? ''
   // What the store finds by an index is what is asked for, or nearly all of it: the first look takes no more than a page.
-  let atOnce = isListed === undefined || attributes !== undefined ? limit : SCANNED_AT_ONCE
+  const isFound = attributes !== undefined || (request.kind === undefined && (request.saga ?? '') === '')
+  let atOnce = isFound ? limit : SCANNED_AT_ONCE
   for (let left = isListed === undefined ? limit : LIST_SCANNED_MAX; left > 0; ) {
     const rows = await store.images.query({ namespace, statuses, attributes, after, limit: atOnce })
     for (const { key, stored } of rows) {
@@ -64,15 +65,17 @@ function attributesOf({ businessKey = '', tags = {} }: ListRequest): Attributes 
   return businessKey === '' && Object.keys(tags).length === 0 ? undefined : { businessKey, tags }
 }
 
-/** What the request asks for beside statuses; undefined where that is nothing. */
+/** What the request asks for; undefined where that is nothing. */
 function filterOf(
-  { kind, saga = '' }: ListRequest,
+  { kind, saga = '', statuses = [] }: ListRequest,
   attributes: Attributes | undefined,
 ): ((image: TransactionImage) => boolean) | undefined {
   const isOfSagas = saga !== '' || attributes !== undefined
-  if (kind === undefined && !isOfSagas) return undefined
+  if (kind === undefined && !isOfSagas && statuses.length === 0) return undefined
+  const wanted = new Set<Status>(statuses)
   return (image) => {
     if (kind !== undefined && image.head.kind !== kind) return false
+    if (wanted.size > 0 && !wanted.has(transactionStatusOf(image))) return false
     if (!isOfSagas) return true
     if (!isSaga(image)) return false
     if (saga !== '' && image.head.saga !== saga) return false

@@ -88,7 +88,10 @@ export interface DueEntry {
 /** What `list` asks for. */
 export interface ImageQuery {
   readonly namespace: string
-  /** Empty: all that live. With `delivered`, `rolledBack`, `completed` or `compensated`, finished ones within the retention too. */
+  /**
+   * Empty: all that live. With `delivered`, `rolledBack`, `completed` or `compensated`, finished ones within the retention too. As
+   * with `attributes`, a store may answer others as well.
+   */
   readonly statuses: readonly ImageStatus[]
   /**
    * Only those that have all of these; an empty business key stands for any. A store may answer others as well, where to find

@@ -250,6 +250,14 @@ describe('list', () => {
     expect(await listed(world, { statuses: ['completed'], businessKey: 'k-8' })).toEqual([])
   })
 
+  test('what a store answers beside the statuses that were asked for is left out', async () => {
+    const world = await filled()
+    for (const [key, row] of world.disk.live)
+      world.disk.live.set(key, { ...row, row: { ...row.row, status: 'running' } })
+    expect(await listed(world, { statuses: ['running'] })).toEqual(['s1', 's2', 's3'])
+    expect(await listed(world, { statuses: ['running'], limit: 2 })).toEqual(['s1', 's2', 's3'])
+  })
+
   test('one list looks at a bounded number of rows, and the next page goes on behind them', async () => {
     const world = await filled()
     const key = [...world.disk.live.keys()].find((each) => each.endsWith('/m1'))

@@ -94,3 +94,41 @@ test.each([
     after = rows.at(-1)?.key as string
   }
 })
+
+test('one query passes over a bounded number of rows of another status, and the next one goes on behind them', async () => {
+  const [live, due, statuses, terms, table] = ['live', 'due', 'statuses', 'terms', 'finished-0'].map((name) =>
+    watched(environment.table(name)),
+  ) as [Table, Table, Table, Table, Table]
+  const rows = 12_000
+  const wanted = new Set(['default/000010', `default/${String(rows - 1).padStart(6, '0')}`])
+  const writer = new ByteWriter()
+  await environment.writeAlways(() => {
+    for (let at = 0; at < rows; at++) {
+      const name = `default/${String(at).padStart(6, '0')}`
+      const other = at < 5_100 || at % 2 === 0 ? 'delivered' : 'compensated'
+      const status = wanted.has(name) ? 'completed' : other
+      const start = putRow(writer, 0, rowOf(name, 1, { status, finishedAtMs: NOON_MS }), NO_TERMS)
+      table.put(textKey(name), writer.bytes.slice(start, writer.length))
+      if (status === 'compensated') table.put(prefixedKey(1, name), NOTHING)
+    }
+  })
+  const query = { namespace: 'default', attributes: undefined, limit: 500 }
+  for (const asked of [['completed'], ['completed', 'compensated']] as const) {
+    const found: string[] = []
+    for (let after = ''; ; after = found.at(-1) as string) {
+      looked = 0
+      const page = queryImages(
+        { live, due, statuses, terms },
+        [{ table }],
+        { ...query, statuses: asked, after },
+        [],
+      )
+      expect(looked).toBeLessThan(7_000)
+      found.push(...page.map(({ key }) => key))
+      if (page.length < query.limit) break
+    }
+    expect(new Set(found).size).toBe(found.length)
+    expect(found.toSorted()).toEqual(found)
+    expect(found).toEqual(expect.arrayContaining([...wanted]))
+  }
+})

@@ -16,6 +16,8 @@ import type { Terms } from './terms.ts'
 
 /** Looks at lists of one query that may be in vain, in search of what several terms share. */
 const SEEKS_MAX = 2_000
+/** Rows of other statuses that one query passes over: nothing else goes on meanwhile. */
+const PASSED_MAX = 5_000
 /** Terms that are searched for together: who asks looks again, so that the rest needs no search. */
 const TERMS_MAX = 4
 const ENDS: readonly ImageStatus[] = ['delivered', 'rolledBack', 'completed', 'compensated']
@@ -57,8 +59,11 @@ function firstOf(sources: readonly Hits[], limit: number): Hit[] {
   while (first.length < limit) {
     const least = leastOf(heads)
     if (least === undefined) break
-    first.push(heads[least] as Hit)
+    const hit = heads[least] as Hit
     heads[least] = sources[least]?.next().value ?? undefined
+    // One that passes over no more gives what another one gives, too.
+    const last = first.at(-1)
+    if (last === undefined || Buffer.compare(last.key, hit.key) !== 0) first.push(hit)
   }
   // Each holds a cursor until it ends.
   for (const source of sources) source.return()
@@ -80,12 +85,14 @@ function leastOf(heads: readonly (Hit | undefined)[]): number | undefined {
 function hitsOf(tables: ImageTables, days: readonly { readonly table: Table }[], query: ImageQuery): Hits[] {
   const { statuses } = query
   const sources: Hits[] = []
-  if (statuses.length === 0) sources.push(fromRows(tables.live, query, undefined))
+  const passedMax = Math.ceil(PASSED_MAX / Math.max(1, days.length))
+  if (statuses.length === 0) sources.push(fromRows(tables.live, query))
   for (const status of new Set(statuses)) {
     sources.push(fromIndex(tables.statuses, Buffer.of(statusPrefix(status)), tables.live, query))
     for (const { table } of days) {
       // Most of what finished was delivered, or completed; the others have an index.
-      if (status === 'delivered' || status === 'completed') sources.push(fromRows(table, query, status))
+      if (status === 'delivered' || status === 'completed')
+        sources.push(fromRows(table, { ...query, status, passedMax }))
       const rare = RARE_ENDS[status]
       if (rare !== undefined) sources.push(fromIndex(table, Buffer.of(rare), table, query))
     }
@@ -162,9 +169,16 @@ function* fromAll(
   }
 }
 
-function* fromRows(table: Table, query: ImageQuery, status: ImageStatus | undefined): Hits {
+/** Rows of a status; after `passedMax` others, all that there are, so that it ends. */
+function* fromRows(
+  table: Table,
+  query: ImageQuery & { readonly status?: ImageStatus; readonly passedMax?: number },
+): Hits {
+  const { status, passedMax = 0 } = query
+  let passed = 0
   for (const { key, value } of table.getRange(bounds(query))) {
-    if (status === undefined || hasStatus(value, status)) yield { key, table }
+    if (status === undefined || passed >= passedMax || hasStatus(value, status)) yield { key, table }
+    else passed += 1
   }
 }
 

@@ -22,6 +22,7 @@ beforeEach(async () => {
   await natsStreams(server, (streams) => streams.add({ name: topic, subjects: [topic] }))
 })
 afterEach(async () => {
+  server.proxy.heal()
   await Promise.all(open.splice(0).map((broker) => broker.close()))
 })
 
@@ -69,6 +70,21 @@ test('what a dead reader held comes before what is behind it', async () => {
   await until('all come', () => got.length >= 3)
   expect(got).toEqual(['a', 'b', 'c'])
   await until('all is acknowledged', async () => (await broker.lag(topic, 'g')) === 0)
+})
+
+test('what a dead reader held comes before what is behind it, however fast that comes', async () => {
+  const [broker, other] = [connect({ ackWaitMs: 3_000 }), connect()]
+  await begin(broker)
+  await publish(other, [message(topic, '0', 'k')])
+  await takeAndDie(1)
+  const got: number[] = []
+  await broker.subscribe({ topic, group: 'g' }, async ({ id }) => {
+    got.push(Number(id))
+  })
+  let published = 1
+  while (got.length === 0) await publish(other, [message(topic, String(published++), 'k')])
+  await until('all come', () => got.length >= published)
+  expect(got).toEqual(got.map((_, at) => at))
 })
 
 test('a message that takes long is not given to another reader', async () => {

@@ -50,6 +50,8 @@ interface Entry {
   readonly message: BrokerMessage
   /** Where to acknowledge it; another one each time that it comes. */
   reply: string
+  /** From then on the server may have its acknowledgement. */
+  isHandled: boolean
 }
 
 /** Messages of a group that are unacknowledged at once. */
@@ -145,8 +147,7 @@ export class NatsReader implements Reader {
       },
     })
     void client.closed().then(() => this.#pull.end(CLOSED))
-    const info = await answered('nats', this.#makeConsumer(connection))
-    if (info.num_ack_pending > this.#held.size) {
+    if (!(await this.#isAlone(() => answered('nats', this.#makeConsumer(connection))))) {
       this.#lanes.setAside()
       void this.#settle(connection).catch(() => this.#options.connector.drop(connection))
     } else this.#lanes.goOn()
@@ -171,10 +172,19 @@ export class NatsReader implements Reader {
     const until = performance.now() + this.#ackWaitMs * 1.25 + PULL_MS
     while (performance.now() < until && !this.#ending.signal.aborted) {
       await sleep(LOOK_MS)
-      const info = await manager.consumers.info(this.#stream, consumer)
-      if (info.num_ack_pending <= this.#held.size) break
+      if (await this.#isAlone(() => manager.consumers.info(this.#stream, consumer))) break
     }
     this.#lanes.goOn()
+  }
+
+  /**
+   * Whether nothing is unacknowledged but what it holds. Messages come and are acknowledged while the server answers: only
+   * what is unhandled before and after was surely among what the server counted.
+   */
+  async #isAlone(look: () => Promise<ConsumerInfo>): Promise<boolean> {
+    const before = [...this.#held.values()].filter(({ isHandled }) => !isHandled)
+    const { num_ack_pending } = await look()
+    return num_ack_pending <= before.filter(({ isHandled }) => !isHandled).length
   }
 
   #add(message: Msg): void {
@@ -188,7 +198,13 @@ export class NatsReader implements Reader {
       held.reply = reply
       return
     }
-    const entry: Entry = { identity, seq: Number(seq), reply, message: this.#toMessage(message, seq) }
+    const entry: Entry = {
+      identity,
+      seq: Number(seq),
+      reply,
+      message: this.#toMessage(message, seq),
+      isHandled: false,
+    }
     this.#held.set(identity, entry)
     if (this.#recent.has(identity)) this.#acknowledge(entry)
     else this.#lanes.add(entry)
@@ -210,6 +226,7 @@ export class NatsReader implements Reader {
   }
 
   #acknowledge(entry: Entry): void {
+    entry.isHandled = true
     this.#handled.push(entry)
     this.#acknowledging ??= this.#sendAcknowledgements().finally(() => {
       this.#acknowledging = undefined

@@ -295,6 +295,8 @@ class AssembledCoordinator implements Coordinator {
       participants: this.#participants,
       runtime: this.#runtime,
       open: openGrpcStream,
+      // It may stand still with its connections open, and a keepalive takes much longer than its lease to find that out.
+      left: (other) => this.#hosts?.leftBy(other),
       log: this.#log,
     })
     return { node: self, peers: this.#peers, leaseMs: cluster.leaseMs }

@@ -17,6 +17,9 @@ export const NODE_NAMES_MAX = 30_000
 const NAME_LENGTH_MAX = 300
 const FORWARDED = { fresh: false, isForwarded: true } as const
 
+/** Who a node is: one that came back under its old name is another one. */
+export const nodeIdentity = ({ node, incarnation }: NodeName): string => `node ${node} ${incarnation}`
+
 /** Another node of this cluster: its commands were sent to it, and have a namespace each; it is called for its own sessions. */
 export class NodeGuest implements Guest {
   readonly identity: string
@@ -44,7 +47,7 @@ export class NodeGuest implements Guest {
     this.#options = options
     this.#hello = hello
     this.#node = node
-    this.identity = `node ${node.node}`
+    this.identity = nodeIdentity(node)
   }
 
   get calls(): SessionCalls | undefined {

@@ -17,6 +17,8 @@ export interface PeerLinksOptions {
   readonly runtime: Runtime
   /** Opens a stream to `host:port`. */
   open(address: string): ServiceStream
+  /** A node is followed no more: what it holds here is to end, too. */
+  left(node: NodeInfo): void
   log(level: 'info' | 'warn', message: string): void
 }
 
@@ -38,6 +40,7 @@ export class PeerLinks implements Peers {
       if (followed.get(node)?.incarnation === link.peer.incarnation) continue
       this.#links.delete(node)
       link.close()
+      this.#options.left(link.peer)
     }
     const { self, participants, runtime, open, log } = this.#options
     for (const [node, peer] of followed) {

@@ -2,7 +2,9 @@
 import { EscrowError } from '../core/errors.ts'
 import type { Runtime } from '../core/runtime.ts'
 import type { Coordination } from '../engine/coordination.ts'
+import type { NodeInfo } from '../engine/peers.ts'
 import type { CoordinatorStream } from '../wire/items.ts'
+import { nodeIdentity } from './node-guest.ts'
 import type { Participants } from './participants.ts'
 import { SessionHost } from './session-host.ts'
 
@@ -74,6 +76,13 @@ export class SessionHosts {
     const previous = this.#bySession.get(session)
     if (previous?.identity === identity)
       previous.close(new EscrowError('disconnected', 'the session goes on in another connection'))
+  }
+
+  /** Ends what another node holds here: it is silent, or gone, and its calls are made again by way of others. */
+  leftBy(node: NodeInfo): void {
+    for (const host of [...this.#hosts])
+      if (host.identity === nodeIdentity(node))
+        host.close(new EscrowError('disconnected', `nothing was heard of node ${node.node} for its lease`))
   }
 
   /** For hosts: a session has its id. */

@@ -6,12 +6,14 @@ import { SessionService } from './gen/escrow/v1/session_pb.ts'
 export const MESSAGE_BYTES_MAX = 4 << 20
 
 /**
- * A peer that vanished without a word is noticed within 20 s: a ping every 10 s, and 10 s for its answer. The window is
- * what HTTP/2 lets a peer send unread on one connection: at its default of 64 KiB a frame would take many round trips.
+ * A coordinator that stands still without a word is left within 7 s, as its logs are within their lease of 5 s and a look:
+ * a ping every 3 s, and 4 s for its answer. It is patient with services for longer (see `GrpcServer`), for a step that
+ * computes for seconds holds up the pings of its process. The window is what HTTP/2 lets a peer send unread on one
+ * connection: at its default of 64 KiB a frame would take many round trips.
  */
 export const CONNECTION_OPTIONS = {
-  'grpc.keepalive_time_ms': 10_000,
-  'grpc.keepalive_timeout_ms': 10_000,
+  'grpc.keepalive_time_ms': 3_000,
+  'grpc.keepalive_timeout_ms': 4_000,
   'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
   'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
   'grpc-node.flow_control_window': 1 << 20,

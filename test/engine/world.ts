@@ -26,6 +26,8 @@ export interface Coordinator {
   readonly kill: () => void
   /** Stops it as by SIGSTOP; what this returns lets it go on. */
   readonly freeze: () => () => void
+  /** Has these calls of its store fail from now on, or all; what this returns ends that. */
+  readonly loseStore: (methods?: readonly StoreCall['method'][]) => () => void
 }
 
 type Hook = (call: StoreCall) => void | Promise<void>
@@ -63,10 +65,18 @@ export class World {
 
   assemble(overrides: Partial<EngineOptions> = {}): Coordinator {
     const { runtime, isKilled, kill, freeze, awake } = this.clock.process()
+    let lost = (_: StoreCall): boolean => false
     const hook = async (call: StoreCall): Promise<void> => {
       await awake()
       await this.hook(call)
       await awake()
+      if (lost(call)) throw new EscrowError('storeUnavailable', `${call.method} reached no store`)
+    }
+    const loseStore: Coordinator['loseStore'] = (methods) => {
+      lost = ({ method }) => methods?.includes(method) ?? true
+      return () => {
+        lost = () => false
+      }
     }
     const engine = new Engine({
       openStore: async () => openMemoryStore(this.disk, hook),
@@ -87,7 +97,7 @@ export class World {
       log: (level, message) => this.logged.push(`${level}: ${message}`),
       ...overrides,
     })
-    return { engine, kill, freeze }
+    return { engine, kill, freeze, loseStore }
   }
 
   get coordinator(): Coordinator {

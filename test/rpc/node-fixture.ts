@@ -39,6 +39,7 @@ export async function startNode(options: Partial<SessionHostsOptions> = {}): Pro
     participants: server.participants,
     runtime: systemRuntime,
     open: openGrpcStream,
+    left: (node) => server.hosts.leftBy(node),
     log: (level, message) => log.push(`${level} ${message}`),
   })
   const stop = async (): Promise<void> => {

@@ -302,6 +302,23 @@ describe('a participant that is connected to another node', () => {
     expect([one, two].map((peer) => peer.items.length)).toEqual([2, 3])
   })
 
+  test('has its calls end as unknown once nothing is heard of its node, although the connection is open', async () => {
+    const [a, b] = await pair()
+    const one = await service(a, serving())
+    await served(b)
+    const done = callStep(b.participants, '', 60_000)
+    await one.next('step')
+    // Another one of the same name: not this one.
+    b.hosts.leftBy({ ...a.info, incarnation: 'of another process' })
+    expect(b.hosts.size).toBe(1)
+    b.links.follow([])
+    expect(b.hosts.size).toBe(0)
+    await until(() => done.length === 1, 'it is unknown')
+    expect(done).toMatchObject([{ outcome: 'unknown' }])
+    // It was alive after all: it comes back, and is called again.
+    await served(b)
+  })
+
   test('is asked only where nobody here has room', async () => {
     const [a, b] = await pair()
     const there = await service(a, { ...serving(), deliveriesMax: 8 })

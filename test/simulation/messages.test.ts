@@ -1,22 +1,25 @@
 /**
  * The engine under one seed: a workload, faults at every call of the store, coordinators that die and come back, and
  * receivers that lose, repeat and delay. Safety is judged at every moment from the outside: by what was acknowledged and
- * what was seen. Then all is healed, and everything must end. `SIM_SEEDS=n` runs n seeds from `SIM_SEED`, which replays
- * one.
+ * what was seen. Then all is healed, and everything must end. Every fourth seed has two or three nodes on one store (see
+ * `coordinators.ts`). `SIM_SEEDS=n` runs n seeds from `SIM_SEED`, which replays one.
  */
 import { expect, test } from 'vitest'
 import type { CheckBackRequest, DeliverRequest, TransactionView } from '../../src/core/api.ts'
 import { EscrowError } from '../../src/core/errors.ts'
 import type { CheckBackOutcome, DeliveryOutcome } from '../../src/engine/outlet.ts'
+import { ClusterWorld } from '../engine/cluster-world.ts'
 import { seeded } from '../engine/fake-runtime.ts'
-import { type Answer, type Coordinator, messageTo, prepareOf, World } from '../engine/world.ts'
+import { type Answer, messageTo, prepareOf } from '../engine/world.ts'
+import { Coordinators } from './coordinators.ts'
 
 const first = Number(process.env.SIM_SEED ?? 1)
 const count = Number(process.env.SIM_SEEDS ?? (process.env.SIM_SEED === undefined ? 200 : 1))
-const policy = {
-  checkBack: { delayMs: 300, delayMsMax: 2_000, checksMax: 6, unresolvedMsMax: 3_600_000 },
-  retry: { delayMs: 50, delayMsMax: 500, attemptsMax: 30, attemptTimeoutMs: 400 },
-}
+const CHECK_BACK = { checksMax: 6, unresolvedMsMax: 3_600_000 }
+const retry = { delayMs: 50, delayMsMax: 500, attemptsMax: 30, attemptTimeoutMs: 400 }
+/** In paces: either the checker is asked soon, or the service has long to say how it ended. */
+const CHECKED_SOON = 1
+const CHECKED_LATE = 15
 
 /** How bad it is: drawn from the seed, so that some worlds have one kind of fault alone. */
 interface Weather {
@@ -35,6 +38,8 @@ interface Local {
   readonly id: string
   readonly orderingKey: string
   readonly destinations: readonly string[]
+  /** The pause before its checker is asked, and between two times. */
+  readonly checkedMs: number
   /** What the local transaction came to; nobody knows before it is set. */
   outcome: 'commit' | 'rollback' | undefined
   readonly prepares: Answer<'prepare'>[]
@@ -46,31 +51,42 @@ interface Local {
 }
 
 class Simulation {
-  readonly #world: World
+  readonly #world: ClusterWorld
+  readonly #coordinators: Coordinators
   readonly #random: () => number
   readonly #weather: Weather
+  /** How long may pass between two steps: of several nodes so long that leases end while work goes on. */
+  readonly #paceMs: number
   readonly #locals = new Map<string, Local>()
   readonly #firstSeenAt = new Map<string, number>()
   readonly #events: string[] = []
   #isCalm = false
   #event = 0
-  #running: Coordinator | undefined
-  /** Coordinators that were replaced and don't know it. */
-  readonly #zombies: Coordinator[] = []
   readonly #contradictions: Answer<'commit' | 'rollback'>[] = []
-  readonly #looks: { readonly local: Local; readonly isSettled: boolean; readonly answer: Answer<'get'> }[] =
-    []
+  readonly #looks: {
+    readonly local: Local
+    readonly isSettled: boolean
+    readonly answer: Answer<'get' | 'wait'>
+  }[] = []
 
   constructor(seed: number) {
     this.#random = seeded(seed * 7_919)
-    this.#world = new World({ seed, logs: 1 + (seed % 3) })
+    const nodes = seed % 4 === 0 ? 2 + ((seed / 4) % 2) : 0
+    this.#world = new ClusterWorld({ seed, logs: nodes === 0 ? 1 + (seed % 3) : 4 })
+    this.#paceMs = nodes === 0 ? 300 : 1_000
+    this.#coordinators = new Coordinators({
+      world: this.#world,
+      nodes,
+      random: this.#random,
+      note: (what) => this.#at(what),
+    })
     const rate = (most: number): number => (this.#random() < 0.5 ? 0 : this.#random() * most)
     this.#weather = {
       failBefore: rate(0.3),
       failAfter: rate(0.3),
       delay: rate(0.5),
       breakStore: rate(0.02),
-      crash: rate(0.1),
+      crash: nodes === 0 ? rate(0.1) : 0.03 + rate(0.1),
       badDelivery: rate(0.7),
       badCheck: rate(0.7),
       away: rate(0.05),
@@ -160,15 +176,15 @@ class Simulation {
   }
 
   #ask(op: 'prepare' | 'commit' | 'rollback' | 'requestCheckBack', local: Local): void {
-    const of = this.#running
-    if (of === undefined) return
+    const of = this.#pick(this.#coordinators.running)
     const options = { timeoutMs: 50 + this.#random() * 2_000, of }
     const { id, orderingKey, destinations } = local
     this.#at(`${op} ${id}`)
     if (op === 'prepare') {
       const messages = destinations.map((destination) => messageTo(destination, id))
+      const checkBack = { ...CHECK_BACK, delayMs: local.checkedMs, delayMsMax: local.checkedMs }
       local.prepares.push(
-        this.#world.ask('prepare', prepareOf({ id, orderingKey, messages, ...policy }), options),
+        this.#world.ask('prepare', prepareOf({ id, orderingKey, messages, checkBack, retry }), options),
       )
     } else if (op === 'requestCheckBack') {
       this.#world.ask(op, { id }, options)
@@ -187,6 +203,7 @@ class Simulation {
       id,
       orderingKey,
       destinations: destinations.length === 0 ? [this.#pick(all)] : destinations,
+      checkedMs: this.#paceMs * this.#pick([CHECKED_SOON, CHECKED_LATE]),
       outcome: undefined,
       prepares: [],
       settles: [],
@@ -200,7 +217,12 @@ class Simulation {
   /** A service goes on with what it began, as services do: it repeats, forgets, and is late. */
   #goOn(): void {
     if (this.#locals.size === 0) return
-    const local = this.#pick([...this.#locals.values()])
+    // Whoever was told to go elsewhere tries again before others, as sessions do.
+    const all = [...this.#locals.values()]
+    const turnedAway = all.filter(
+      ({ prepares, settles }) => (settles.at(-1) ?? prepares.at(-1))?.error?.code === 'notOwner',
+    )
+    const local = this.#pick(turnedAway.length > 0 && this.#random() < 0.8 ? turnedAway : all)
     const isPrepared = local.prepares.some(({ response }) => response !== undefined)
     if (!isPrepared) {
       this.#ask('prepare', local)
@@ -216,22 +238,26 @@ class Simulation {
 
   /** A service that lost its mind: the outcome that was acknowledged stands. */
   #contradict(local: Local): void {
-    const of = this.#running
-    if (of === undefined || !local.settles.some(({ response }) => response !== undefined)) return
+    if (!local.settles.some(({ response }) => response !== undefined)) return
+    const of = this.#pick(this.#coordinators.running)
     const op = local.outcome === 'commit' ? 'rollback' : 'commit'
     this.#contradictions.push(this.#world.ask(op, { id: local.id }, { timeoutMs: 1_000, of }))
   }
 
   /** Somebody looks, at whatever coordinator he still knows. */
   #look(): void {
-    const of = this.#pick([this.#running, ...this.#zombies])
-    if (of === undefined || this.#locals.size === 0) return
-    const local = this.#pick([...this.#locals.values()])
-    const isSettled = local.settles.some(({ response }) => response !== undefined)
+    if (this.#locals.size === 0) return
+    const of = this.#coordinators.believed()
+    const all = [...this.#locals.values()]
+    const settled = all.filter(({ settles }) => settles.some(({ response }) => response !== undefined))
+    const local = this.#pick(settled.length > 0 && this.#random() < 0.7 ? settled : all)
+    const isSettled = settled.includes(local)
+    // Who waits keeps an image in memory that may grow old there.
+    const op = this.#random() < 0.7 ? 'get' : 'wait'
     this.#looks.push({
       local,
       isSettled,
-      answer: this.#world.ask('get', { id: local.id }, { timeoutMs: 3_000, of }),
+      answer: this.#world.ask(op, { id: local.id }, { timeoutMs: op === 'get' ? 3_000 : 30_000, of }),
     })
   }
 
@@ -261,42 +287,22 @@ class Simulation {
     else if (!participants.checkers.has('orders') && this.#random() < 0.1) participants.checkerComes('orders')
   }
 
-  /** Starts a coordinator, as often as that takes. */
-  async #start(): Promise<void> {
-    while (this.#running === undefined) {
-      try {
-        this.#running = await this.#world.start()
-      } catch (error) {
-        this.#at(`could not start: ${EscrowError.from(error).message}`)
-        await this.#world.clock.advance(100)
-      }
-    }
-  }
-
   async run(): Promise<void> {
     const { clock } = this.#world
     this.#isCalm = true
-    await this.#start()
+    await this.#coordinators.start()
     await this.#world.introduce()
     this.#isCalm = false
     this.#armStore()
     this.#armParticipants()
     const steps = 20 + Math.floor(this.#random() * 60)
     for (let step = 0; step < steps; step++) {
-      if (this.#chance(this.#weather.crash)) {
-        this.#at('crash')
-        // Now and then the old one lives on as a zombie that doesn't know that it was replaced.
-        if (this.#random() < 0.7) this.#running?.kill()
-        else if (this.#running !== undefined) this.#zombies.push(this.#running)
-        this.#running = undefined
-        if (this.#random() < 0.5) await clock.advance(this.#random() * 3_000)
-        await this.#start()
-      }
-      if (this.#random() < 0.4) this.#begin()
+      if (this.#chance(this.#weather.crash)) await this.#coordinators.crash()
+      if (this.#random() < 0.25) this.#begin()
       else this.#goOn()
       this.#disturb()
       if (this.#random() < 0.5) this.#look()
-      await clock.advance(Math.floor(this.#random() ** 2 * 300))
+      await clock.advance(Math.floor(this.#random() ** 2 * this.#paceMs))
       this.#note()
     }
     await this.#heal()
@@ -308,9 +314,7 @@ class Simulation {
     this.#at('healed')
     this.#isCalm = true
     await clock.advance(2_000)
-    this.#running?.kill()
-    this.#running = undefined
-    await this.#start()
+    await this.#coordinators.heal()
     for (const destination of ['shop/receive', 'bank/receive', 'memory:topic'])
       participants.comes(destination)
     participants.checkerComes('orders')
@@ -326,15 +330,16 @@ class Simulation {
   async #retry({ id, deliveries, executionId }: TransactionView): Promise<void> {
     const parked = deliveries.filter(({ status }) => status === 'parked').map((each) => each.executionId)
     for (const execution of parked.length > 0 ? parked : [executionId]) {
-      await this.#world.call('retry', { id, executionId: execution, acceptPossibleDuplicate: true })
+      const request = { id, executionId: execution, acceptPossibleDuplicate: true }
+      const { error } = await this.#coordinators.ask('retry', request)
+      if (error !== undefined) throw error
     }
   }
 
   async #views(): Promise<TransactionView[]> {
     const views: TransactionView[] = []
     for (const { id, prepares } of this.#locals.values()) {
-      const answer = this.#world.ask('get', { id })
-      await this.#world.clock.until(() => answer.count > 0)
+      const answer = await this.#coordinators.ask('get', { id })
       const isKnown = prepares.some(({ response }) => response !== undefined)
       if (isKnown && answer.response === undefined)
         throw new Error(`I1: ${id} was acknowledged, and is ${answer.error?.code}`)

@@ -1,17 +1,18 @@
 /**
  * Sagas under one seed: random flows, faults at every call of the store, coordinators that die and come back, participants
  * that refuse, fail, lose, repeat and delay. Judged by what was acknowledged and by the participants' ledger. Then all is
- * healed, and each saga must end. Every fifth seed has three nodes on one store, which are killed, frozen past their leases
- * and cut off from each other. `SIM_SEEDS=n` runs n seeds from `SIM_SEED`, which replays one.
+ * healed, and each saga must end. Every fifth seed has three nodes on one store (see `coordinators.ts`). `SIM_SEEDS=n` runs
+ * n seeds from `SIM_SEED`, which replays one.
  */
 import { expect, test } from 'vitest'
 import type { StepRequest, StepResponse, TransactionView } from '../../src/core/api.ts'
 import { EscrowError } from '../../src/core/errors.ts'
-import { ClusterWorld, LEASE_MS, type Node } from '../engine/cluster-world.ts'
+import { ClusterWorld } from '../engine/cluster-world.ts'
 import { seeded } from '../engine/fake-runtime.ts'
 import { answerOf } from '../engine/fake-step-outlet.ts'
 import { bytes, introduceStep, Ledger } from '../engine/saga-world.ts'
-import type { Answer, Coordinator } from '../engine/world.ts'
+import type { Answer } from '../engine/world.ts'
+import { Coordinators } from './coordinators.ts'
 import { FlowMaker, type RandomSaga, type Way } from './saga-flows.ts'
 
 const first = Number(process.env.SIM_SEED ?? 1)
@@ -27,8 +28,7 @@ interface Local {
 
 class Simulation {
   readonly #world: ClusterWorld
-  /** Nodes by name; none where one coordinator has the store to itself. */
-  readonly #names: readonly string[]
+  readonly #coordinators: Coordinators
   readonly #random: () => number
   readonly #sagas: RandomSaga[]
   readonly #locals: Local[] = []
@@ -37,23 +37,32 @@ class Simulation {
   readonly #owed: { readonly request: StepRequest; readonly isDone: boolean }[] = []
   readonly #events: string[] = []
   readonly #bad: { store: number; delay: number; crash: number; step: number; away: number; refusal: number }
+  /** How long may pass between two steps: of several nodes so long that leases end while work goes on. */
+  readonly #paceMs: number
   #isCalm = true
-  #running: Coordinator | undefined
 
   constructor(seed: number) {
     this.#random = seeded(seed * 6_271)
-    this.#names = seed % 5 === 0 ? ['a:1', 'b:1', 'c:1'] : []
-    this.#world = new ClusterWorld({ seed, logs: this.#names.length === 0 ? 1 + (seed % 2) : 4 })
+    const nodes = seed % 5 === 0 ? 3 : 0
+    this.#paceMs = nodes === 0 ? 400 : 1_200
+    this.#world = new ClusterWorld({ seed, logs: nodes === 0 ? 1 + (seed % 2) : 4 })
     const rate = (most: number): number => (this.#random() < 0.4 ? 0 : this.#random() * most)
     this.#bad = {
       store: rate(0.2),
       delay: rate(0.4),
-      crash: rate(0.15),
+      crash: nodes === 0 ? rate(0.15) : 0.03 + rate(0.15),
       step: rate(0.6),
       away: rate(0.1),
       refusal: rate(0.2),
     }
     this.#sagas = ['one', 'two'].map((name) => new FlowMaker(this.#random).make(name))
+    this.#coordinators = new Coordinators({
+      world: this.#world,
+      nodes,
+      random: this.#random,
+      overrides: { sagas: this.#sagas.map(({ definition }) => definition.program) },
+      note: (what) => this.#note(what),
+    })
   }
 
   get story(): string {
@@ -117,8 +126,8 @@ class Simulation {
 
   #complete(): void {
     const [owed] = this.#owed.splice(Math.floor(this.#random() * this.#owed.length), 1)
-    const of = this.#spoken
-    if (owed === undefined || of === undefined) return
+    if (owed === undefined) return
+    const of = this.#pick(this.#coordinators.running)
     const { request, isDone } = owed
     const { transactionId: id, executionId, attempt } = request
     const response = isDone ? answerOf(this.#ledger.do(request)) : answerOf('failed')
@@ -132,16 +141,8 @@ class Simulation {
     })
   }
 
-  /** Whom a client talks to. */
-  get #spoken(): Coordinator | undefined {
-    const nodes = [...this.#world.nodes.values()]
-    return nodes.length === 0 ? this.#running : this.#pick(nodes)
-  }
-
   #ask(): void {
-    const of = this.#spoken
-    if (of === undefined) return
-    const options = { of, timeoutMs: 100 + this.#random() * 2_000 }
+    const options = { of: this.#pick(this.#coordinators.running), timeoutMs: 100 + this.#random() * 2_000 }
     if (this.#locals.length < 8 && this.#random() < 0.4) {
       const saga = this.#pick(this.#sagas)
       const id = `{${this.#locals.length % 3}}-${this.#locals.length}`
@@ -177,50 +178,9 @@ class Simulation {
         if (action !== '') this.#world.steps.comes(`${service}/${action}`, 'db')
   }
 
-  async #start(): Promise<void> {
-    const sagas = this.#sagas.map(({ definition }) => definition.program)
-    const missing = (): string | undefined => this.#names.find((name) => !this.#world.nodes.has(name))
-    while (this.#names.length === 0 ? this.#running === undefined : missing() !== undefined) {
-      try {
-        const name = missing()
-        if (name === undefined) this.#running = await this.#world.start({ sagas })
-        else await this.#world.startNode(name, { sagas })
-      } catch {
-        await this.#world.clock.advance(100)
-      }
-    }
-  }
-
-  /** A coordinator dies, or seems to. */
-  async #crash(): Promise<void> {
-    this.#note('crash')
-    if (this.#names.length > 0) return this.#crashNode(this.#pick([...this.#world.nodes.values()]))
-    // Now and then the old one lives on as a zombie.
-    if (this.#random() < 0.8) this.#running?.kill()
-    this.#running = undefined
-    await this.#start()
-  }
-
-  async #crashNode(node: Node): Promise<void> {
-    const choice = this.#random()
-    if (choice < 0.5) {
-      this.#world.killNode(node)
-      // Mostly it is back at once; otherwise the others take over.
-      if (this.#random() < 0.4) await this.#world.clock.advance(this.#random() * 2 * LEASE_MS)
-      await this.#start()
-    } else if (choice < 0.8) {
-      const thaw = node.freeze()
-      void this.#pause(this.#random() * 3 * LEASE_MS).then(thaw)
-    } else {
-      const other = this.#pick(this.#names)
-      this.#world.cut.add(`${node.name} ${other}`)
-      void this.#pause(this.#random() * LEASE_MS).then(() => this.#world.cut.delete(`${node.name} ${other}`))
-    }
-  }
-
   async run(): Promise<void> {
     const { clock, steps } = this.#world
-    await this.#start()
+    await this.#coordinators.start()
     await this.#world.introduce()
     for (const { definition } of this.#sagas)
       for (const { service, action } of definition.program.steps.values())
@@ -229,10 +189,10 @@ class Simulation {
     this.#isCalm = false
     this.#armStore()
     for (let left = 20 + Math.floor(this.#random() * 40); left > 0; left--) {
-      if (this.#chance(this.#bad.crash)) await this.#crash()
+      if (this.#chance(this.#bad.crash)) await this.#coordinators.crash()
       this.#ask()
       this.#disturb()
-      await clock.advance(Math.floor(this.#random() ** 2 * 400))
+      await clock.advance(Math.floor(this.#random() ** 2 * this.#paceMs))
     }
     await this.#heal()
     for (const local of this.#locals) await this.#judge(local)
@@ -242,10 +202,8 @@ class Simulation {
   async #heal(): Promise<void> {
     this.#note('healed')
     this.#isCalm = true
-    await this.#world.clock.advance(this.#names.length > 0 ? 4 * LEASE_MS : 1_000)
-    this.#running?.kill()
-    this.#running = undefined
-    await this.#start()
+    await this.#world.clock.advance(1_000)
+    await this.#coordinators.heal()
     this.#allCome()
     for (let round = 0; round < 60; round++) {
       await this.#world.clock.advance(500)
@@ -265,13 +223,12 @@ class Simulation {
   async #retry({ id, saga }: TransactionView): Promise<void> {
     for (const { executionId, status, compensation } of saga?.executions ?? []) {
       if (compensation !== 'parked' && status !== 'parked') continue
-      await this.#world.codeOf('retry', { id, executionId, acceptPossibleDuplicate: true })
+      await this.#coordinators.ask('retry', { id, executionId, acceptPossibleDuplicate: true })
     }
   }
 
   async #view({ id, starts }: Local): Promise<TransactionView | undefined> {
-    const answer = this.#world.ask('get', { id })
-    await this.#world.clock.until(() => answer.count > 0)
+    const answer = await this.#coordinators.ask('get', { id })
     const isKnown = starts.some(({ response }) => response !== undefined)
     if (isKnown && answer.response === undefined)
       throw new Error(`I1: ${id} was acknowledged, and is ${answer.error?.code}`)

@@ -1,6 +1,6 @@
 /** Three servers of NATS, and a stream that all of them have. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, expect, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 import { nats } from '../../src/broker/nats.ts'
 import { until } from '../harness/until.ts'
 import { freePorts } from '../services/native-process.ts'
@@ -19,18 +19,16 @@ cluster { name: escrow, listen: "127.0.0.1:${first + node}", routes: [${routes}]
     }),
   ),
 )
-const addresses = servers.map(({ host, port }) => `${host}:${port}`)
-const broker = nats({
-  servers: addresses,
-  user: servers[0]?.user,
-  password: servers[0]?.password,
-  durability: 'replicated',
-  missingTopics: 'create',
-})
-afterAll(() => broker.close())
-
 test('replicated: a stream is made with three replicas, and the loss of its leader loses nothing', async () => {
   const topic = 'replicated'
+  const broker = nats({
+    servers: servers.map(({ host, port }) => `${host}:${port}`),
+    user: servers[0]?.user,
+    password: servers[0]?.password,
+    durability: 'replicated',
+    missingTopics: 'create',
+  })
+  onTestFinished(() => broker.close())
   const registered = await until(
     'the cluster has a leader',
     async () => await broker.register(topic, AbortSignal.timeout(5_000)),

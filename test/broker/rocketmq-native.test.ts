@@ -23,7 +23,6 @@ import { service } from '../services/require.ts'
 import { rejected } from './contract-world.ts'
 
 const server = await service('rocketmq')
-const { credentials } = server
 const TOPIC = 'orders'
 const WAIT_MS = 40_000
 /** In which the broker would have asked several times. */
@@ -39,7 +38,7 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'escrow-native-'))
   await server.createTopic(TOPIC, 'TRANSACTION')
   await server.createTopic('plain', 'NORMAL')
-  const broker = rocketmq({ endpoints, credentials, nameServers: server.nameServers })
+  const broker = rocketmq({ endpoints, credentials: server.credentials, nameServers: server.nameServers })
   const all: BrokerMessage[] = []
   got = all
   await broker.subscribe({ topic: TOPIC, group: 'readers' }, async (message) => {
@@ -58,7 +57,13 @@ afterEach(async () => {
 })
 
 async function open(checker: CheckerInput, requestTimeoutMs?: number): Promise<RocketmqNative> {
-  const native = await rocketmqNative({ endpoints, credentials, topics: [TOPIC], checker, requestTimeoutMs })
+  const native = await rocketmqNative({
+    endpoints,
+    credentials: server.credentials,
+    topics: [TOPIC],
+    checker,
+    requestTimeoutMs,
+  })
   opened.push(native)
   return native
 }
@@ -279,9 +284,13 @@ describe('refusing', () => {
   })
 
   test('a topic that is not there, or takes no transactional messages', async () => {
-    const missing = await rejected(rocketmqNative({ endpoints, credentials, topics: ['nowhere'], checker }))
+    const missing = await rejected(
+      rocketmqNative({ endpoints, credentials: server.credentials, topics: ['nowhere'], checker }),
+    )
     expect(missing).toMatchObject({ code: 'unknownDestination' })
-    const plain = await rejected(rocketmqNative({ endpoints, credentials, topics: ['plain'], checker }))
+    const plain = await rejected(
+      rocketmqNative({ endpoints, credentials: server.credentials, topics: ['plain'], checker }),
+    )
     expect(plain).toMatchObject({ code: 'unsupported' })
     expect(plain.message).toContain('message.type=TRANSACTION')
   })
@@ -314,7 +323,7 @@ function start(mode: string, file: string) {
   const program = join(import.meta.dirname, 'programs/rocketmq-producer.ts')
   const child = spawn(
     process.execPath,
-    [program, endpoints, JSON.stringify(credentials), TOPIC, file, mode],
+    [program, endpoints, JSON.stringify(server.credentials), TOPIC, file, mode],
     {
       stdio: ['ignore', 'pipe', 'inherit'],
     },

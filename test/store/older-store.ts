@@ -19,18 +19,19 @@ const { program } = defineSaga({
 const begun = new Driven(program).start({ hash: program.hash }).image as SagaImage
 const writer = new ByteWriter()
 
-/** The row of a saga that has begun, whatever else is said of it. */
+/** The row of a saga that has begun, and where that is said has ended. */
 export function sagaRowOf(id: string, attributes: Attributes, change: Partial<ImageRow> = {}): ImageRow {
+  const { finishedAtMs = 0 } = change
+  const phase = finishedAtMs === 0 ? 'running' : 'completed'
   const image: SagaImage = {
     head: { ...begun.head, id: id as SagaImage['head']['id'] },
-    state: { ...begun.state, ...attributes },
+    state: { ...begun.state, ...attributes, phase, finishedAtMs },
   }
   writer.truncate()
   encodeTransactionImage(writer, image, { bodies: true })
   const { namespace, id: branded } = image.head
-  const status = change.finishedAtMs === undefined ? 'running' : 'completed'
   return rowOf(transactionKey(namespace, branded), 1, {
-    status,
+    status: phase,
     bytes: writer.copy(),
     attributes,
     isNew: true,

@@ -57,10 +57,18 @@ async function onServer<T>(work: (server: PostgresProcess, pid: number) => Promi
 
 let databases = 0
 
-/** A database that nobody has used. */
-async function freshPlace(server: PostgresProcess, databasePid: number): Promise<Place> {
+/** Works in a database that nobody has used, and drops it: what it left to be vacuumed and written is nobody else's cost. */
+async function inFresh<T>(
+  server: PostgresProcess,
+  databasePid: number,
+  work: (place: Place) => Promise<T>,
+): Promise<T> {
   databases += 1
-  return { where: await server.database(`bench_${databases}`), databasePid }
+  const name = `bench_${databases}`
+  const where = await server.database(name)
+  const result = await work({ where, databasePid })
+  await query(server.url, `drop database ${name} with (force)`)
+  return result
 }
 
 async function counted(place: Place, run: () => Promise<CountedLoad>): Promise<Measured> {
@@ -133,10 +141,8 @@ async function run(
   const plain: Measured[] = []
   const real: Measured[] = []
   await onServer(async (server, pid) => {
-    const onFresh = async (load: (place: Place) => Promise<CountedLoad>): Promise<Measured> => {
-      const place = await freshPlace(server, pid)
-      return await counted(place, () => load(place))
-    }
+    const onFresh = (load: (place: Place) => Promise<CountedLoad>): Promise<Measured> =>
+      inFresh(server, pid, (place) => counted(place, () => load(place)))
     for (let at = 1; at <= runs; at++) {
       own.push(await onFresh((place) => runBare(loop, kind, place)))
       plain.push(await onFresh((place) => runBare(`${loop}-plain`, kind, place)))
@@ -194,7 +200,7 @@ export const sagaPostgresLatency: Bench = {
     const all = await onServer(async (server, pid) => {
       const found: Awaited<ReturnType<typeof runLatency>>[] = []
       for (let at = 1; at <= runs; at++) {
-        const latency = await runLatency('saga', (await freshPlace(server, pid)).where)
+        const latency = await inFresh(server, pid, ({ where }) => runLatency('saga', where))
         found.push(latency)
         note(
           `run ${at} of ${runs}: ${latency.partsMs[1].toFixed(2)} ms, a commit ${latency.appendMs.toFixed(2)} ms`,
@@ -229,8 +235,8 @@ export const sagaPostgresTwoNodes: Bench = {
     const two: CountedLoad[] = []
     await onServer(async (server, pid) => {
       for (let at = 1; at <= runs; at++) {
-        one.push(await runReal(sagaLoad, await freshPlace(server, pid)))
-        two.push(await runTogether(sagaLoad, await freshPlace(server, pid), 2))
+        one.push(await inFresh(server, pid, (place) => runReal(sagaLoad, place)))
+        two.push(await inFresh(server, pid, (place) => runTogether(sagaLoad, place, 2)))
         const [single, both] = [one, two].map((loads) => allUs(loads.at(-1)!).toFixed(1))
         note(`run ${at} of ${runs}: ${both} µs a saga, on one node ${single}`)
       }
@@ -281,21 +287,21 @@ export const sagaPostgresStored: Bench = {
     await onServer(async (server, pid) => {
       for (let at = 1; at <= runs; at++) {
         for (const [which, size] of sizes.entries()) {
-          const place = await freshPlace(server, pid)
-          // Warms the database up, and has the coordinator make the day's partition.
-          await runReal(sagaLoad, place)
-          if (size > 0) await store(place.where, size)
-          // What is stored was written long ago: none of it is on its way to the disk any more.
-          await query(place.where, 'checkpoint')
-          loads[which]!.push(await runReal(sagaLoad, place))
-          note(`run ${at} of ${runs}, ${size} stored: ${allUs(loads[which]!.at(-1)!).toFixed(1)} µs a saga`)
-          if (size !== stored) continue
-          const killed = await startCoordinator(place.where, 'saga-config.ts')
-          await killed.process.signal('SIGKILL')
-          const again = await startCoordinator(place.where, 'saga-config.ts')
-          restarts.push(again.startMs / 1_000)
-          takeovers.push(await takeover(place.where, again))
-          await query(server.url, `drop database ${new URL(place.where).pathname.slice(1)} with (force)`)
+          await inFresh(server, pid, async (place) => {
+            // Warms the database up, and has the coordinator make the day's partition.
+            await runReal(sagaLoad, place)
+            if (size > 0) await store(place.where, size)
+            // What is stored was written long ago: none of it is on its way to the disk any more.
+            await query(place.where, 'checkpoint')
+            loads[which]!.push(await runReal(sagaLoad, place))
+            note(`run ${at} of ${runs}, ${size} stored: ${allUs(loads[which]!.at(-1)!).toFixed(1)} µs a saga`)
+            if (size !== stored) return
+            const killed = await startCoordinator(place.where, 'saga-config.ts')
+            await killed.process.signal('SIGKILL')
+            const again = await startCoordinator(place.where, 'saga-config.ts')
+            restarts.push(again.startMs / 1_000)
+            takeovers.push(await takeover(place.where, again))
+          })
         }
       }
     })

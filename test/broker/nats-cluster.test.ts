@@ -19,6 +19,7 @@ cluster { name: escrow, listen: "127.0.0.1:${first + node}", routes: [${routes}]
     }),
   ),
 )
+
 test('replicated: a stream is made with three replicas, and the loss of its leader loses nothing', async () => {
   const topic = 'replicated'
   const broker = nats({
